@@ -1,0 +1,22 @@
+"""What a job can end with besides success, and the exit status that tells Argo whether a retry may help."""
+
+
+class LobarError(Exception):
+    """Base of the errors whose text is written for the person who can mend the cause."""
+
+    status = 1
+
+
+class InputError(LobarError):
+    """The input or an option is wrong, and a retry cannot help.
+
+    The text names the file, the row or the option, what was found and what to do, in one line.
+    """
+
+    status = 2
+
+
+class OutsideError(LobarError):
+    """Something outside failed (storage, network) or the pod was told to stop; a retry may help."""
+
+    status = 75
