@@ -1,0 +1,127 @@
+"""What a person or a pod's log sees: log lines, progress, and the exit of a job."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from lobar.errors import LobarError, OutsideError
+
+LINE_EVERY_SECONDS = 10.0
+ASK_AGAIN_SECONDS = 2.0
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def run_job(job: Callable[[], None]) -> int:
+    """Run one job with logging and signals set up, and return its exit status (0, 1, 2 or 75).
+
+    A LobarError becomes one plain line, the last on stderr; only a defect of ours shows a stack trace.
+    SIGTERM, SIGINT and SIGHUP end the job with 75.
+    """
+    # force: some libraries configure the root logger when imported
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
+    for noisy in ("botocore", "aiobotocore", "s3fs", "matplotlib", "pydicom"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    heard: list[str] = []
+    _listen(heard)
+    try:
+        job()
+    except Exception as error:  # the one place where whatever a job raises becomes a status
+        if heard:
+            return _fail(
+                OutsideError.status, f"told to stop ({heard[0]}); run the same command again to go on"
+            )
+        if isinstance(error, LobarError):
+            return _fail(error.status, str(error))
+        traceback.print_exc()
+        return _fail(1, f"a defect in lobar: {type(error).__name__}: {error}")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return 0
+
+
+def _listen(heard: list[str]) -> None:
+    """Raise OutsideError in the main thread on a signal to stop, whose name is put into `heard`.
+
+    An exception raised while native code calls back is lost, so it is raised again until the job has ended.
+    """
+
+    def told_to_stop(signum: int, frame: FrameType | None) -> None:
+        if signum != signal.SIGALRM:
+            heard.append(signal.Signals(signum).name)
+        signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN_SECONDS)
+        raise OutsideError("told to stop")
+
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(signum, told_to_stop)
+
+
+def _fail(status: int, text: str) -> int:
+    print("error: " + " ".join(text.split()), file=sys.stderr, flush=True)  # noqa: T201
+    return status
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what native code writes to stderr; it is shown only where the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yield `items`, showing how many of `total` went by.
+
+    A terminal gets a bar, a pod a plain line every ten seconds, and Argo's UI `N/M` in the file that
+    it names in ARGO_PROGRESS_FILE.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from _argo(tqdm(items, total=total, desc=what, unit="", leave=False), total)
+    else:
+        yield from _argo(_lines(items, total, what), total)
+
+
+def _lines(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    said = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - said >= LINE_EVERY_SECONDS:
+            said = time.monotonic()
+            log.info("%s: %d of %d", what, done, total)
+
+
+def _argo(items: Iterable[T], total: int) -> Iterator[T]:
+    written = 0.0
+    for done, item in enumerate(items, start=1):
+        yield item
+        if time.monotonic() - written >= 1:
+            written = time.monotonic()
+            _tell_argo(done, total)
+    _tell_argo(total, total)
+
+
+def _tell_argo(done: int, total: int) -> None:
+    if file := os.environ.get("ARGO_PROGRESS_FILE"):
+        with suppress(OSError):  # progress is a courtesy, and no reason to fail
+            Path(file).write_text(f"{done}/{total}")
