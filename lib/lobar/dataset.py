@@ -1,0 +1,249 @@
+"""Label table x images (x groups) -> index with its split, and the list of what was refused."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from lobar import artifacts, console, dicom, storage
+from lobar.artifacts import Dataset
+from lobar.errors import InputError
+from lobar.geometry import Box
+from lobar.labels import Refusal
+from lobar.parallel import ordered_map
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNKEPT = r"\x00-\x1f\ud800-\udfff"  # what a CSV in UTF-8 cannot keep
+IMAGE_NAME = re.compile(
+    rf"(?P<id>[^{UNKEPT}]+)\.(dcm|dicom)|(?P<bare>[^{UNKEPT}.]+(\.\d[^{UNKEPT}.]*)*)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """One image of the index: where it lies, its size in pixels, its truth, its group and its side."""
+
+    patient_id: str
+    url: str
+    etag: str
+    bytes: int
+    rows: int
+    columns: int
+    view: str
+    boxes: tuple[Box, ...]
+    target: int
+    group: str
+    split: str
+
+    @property
+    def object(self) -> storage.Object:
+        return storage.Object(self.url, self.bytes, self.etag)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image object and the patient id that its name gives."""
+
+    patient_id: str
+    object: storage.Object
+
+
+def order_key(patient_id: str) -> bytes:
+    """Where an image stands in every list: by a hash, since ids sorted by name are not a random order."""
+    return hashlib.sha256(patient_id.encode()).digest()
+
+
+def split_of(group: str, valid_fraction: float, seed: int) -> str:
+    """`valid` or `train`, from the group alone, so that nobody changes side as the data grow."""
+    point = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
+    return "valid" if point < valid_fraction else "train"
+
+
+def list_images(url: str) -> tuple[list[Image], list[str]]:
+    """The images under a prefix in the order of `order_key`, and the URLs of other objects there.
+
+    An image is an object named ID.dcm, ID.dicom, or ID alone where that has no suffix but numbers (a UID),
+    the ID in Unicode without control characters. Hidden objects do not count. Raises InputError where there
+    is no image.
+    """
+    images, others = [], []
+    root = storage.absolute(url)
+    for item in storage.list_objects(url):
+        file = storage.name(item.url)
+        if "/." in item.url.removeprefix(root):
+            continue
+        if named := IMAGE_NAME.fullmatch(file):
+            images.append(Image(named["id"] or named["bare"], item))
+        else:
+            others.append(item.url.encode(errors="backslashreplace").decode())
+    if not images:
+        raise InputError(f"{url}: no images there (objects named ID.dcm); {len(others)} other objects")
+    return sorted(images, key=lambda image: (order_key(image.patient_id), image.object.url)), others
+
+
+@dataclass(frozen=True)
+class Index:
+    """The exams that can be used, in order, and what was left out of `patients` ids in all."""
+
+    exams: list[Exam]
+    refused: list[Refusal]
+    patients: int
+
+
+def build(
+    labels: tuple[dict[str, list[Box]], list[Refusal]],
+    images: list[Image],
+    groups: dict[str, str] | None,
+    valid_fraction: float,
+    seed: int,
+) -> Index:
+    """Join truth (from read_labels), images and groups into an index; headers are read from the store."""
+    truth, refused = labels[0], list(labels[1])
+    bad_rows = {refusal.patient_id for refusal in refused}
+    usable, unmatched = _match(truth, [i for i in images if i.patient_id not in bad_rows], groups)
+    refused += unmatched
+    exams = []
+    read = ordered_map(_read_header, usable, workers=storage.READERS, ahead=2 * storage.READERS)
+    for image, found in console.progress(zip(usable, read, strict=True), len(usable), "headers"):
+        if isinstance(found, Refusal):
+            refused.append(found)
+            continue
+        item, size = found
+        boxes = truth[image.patient_id]
+        if leaving := next((box for box in boxes if not box.inside(size.rows, size.columns)), None):
+            where = (
+                f"{leaving.x} {leaving.y} {leaving.width} {leaving.height} in {size.columns} x {size.rows}"
+            )
+            refused.append(Refusal(image.patient_id, item.url, "a box outside the image", where))
+            continue
+        group = groups[image.patient_id] if groups is not None else image.patient_id
+        exams.append(
+            Exam(
+                image.patient_id, item.url, item.etag, item.bytes, size.rows, size.columns, size.view,
+                tuple(boxes), int(bool(boxes)), group, split_of(group, valid_fraction, seed),
+            )
+        )  # fmt: skip
+    return Index(exams, refused, len({*truth, *bad_rows, *(image.patient_id for image in images)}))
+
+
+def _read_header(image: Image) -> tuple[storage.Object, dicom.Header] | Refusal:
+    url = image.object.url
+    if not image.object.bytes:
+        return Refusal(image.patient_id, url, "unreadable image", "an empty file")
+    try:
+        try:
+            found = dicom.header(storage.read_start(url, dicom.HEADER_BYTES))
+        except dicom.Refused:
+            # the header may only be longer; what all bytes say decides
+            found = dicom.header(storage.read(url))
+    except dicom.Refused as error:
+        return Refusal(image.patient_id, url, "unreadable image", str(error))
+    return storage.with_etag(image.object), found
+
+
+def _match(
+    truth: dict[str, list[Box]], images: list[Image], groups: dict[str, str] | None
+) -> tuple[list[Image], list[Refusal]]:
+    """The images with a label and a group, and a refusal for each patient that lacks one of the three."""
+    by_id: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        by_id[image.patient_id].append(image)
+    kept, refused = [], []
+    for patient, found in by_id.items():
+        url = found[0].object.url
+        if len(found) > 1:
+            refused.append(Refusal(patient, url, "two images of one name", found[1].object.url))
+        elif patient not in truth:
+            refused.append(Refusal(patient, url, "image without label"))
+        elif groups is not None and patient not in groups:
+            refused.append(Refusal(patient, url, "not in the groups table"))
+        else:
+            kept.append(found[0])
+    absent = (patient for patient in truth if patient not in by_id)
+    refused += [Refusal(patient, "label table", "label without image") for patient in absent]
+    return kept, refused
+
+
+def counts(refused: Iterable[Refusal]) -> dict[str, int]:
+    """How many patients were refused for each reason, the most frequent first."""
+    return dict(Counter(refusal.reason for refusal in refused).most_common())
+
+
+def check_share(refused: list[Refusal], patients: int, max_refused: float) -> None:
+    """Raise InputError, with counts and examples, where more than the share `max_refused` was refused."""
+    if len(refused) > max_refused * patients:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts(refused).items())
+        examples = "; ".join(str(refusal) for refusal in refused[:3])
+        raise InputError(
+            f"{len(refused)} of {patients} patients refused ({reasons}), more than --max-refused "
+            f"{max_refused:g} allows; mend them or raise it. For example {examples}"
+        )
+
+
+def write(dataset: Dataset, index: Index, inputs: dict[str, Any], other_objects: list[str]) -> dict[str, Any]:
+    """Put index and summary, commit the manifest, and return the summary's counts.
+
+    Raises InputError where one side of the split has no image.
+    """
+    summary = {
+        "patients": index.patients,
+        "refused": counts(index.refused),
+        "other_objects": len(other_objects),
+    }
+    for split in ("train", "valid"):
+        side = [exam for exam in index.exams if exam.split == split]
+        if not side:
+            raise InputError(
+                f"no image in the {split} split: {len(index.exams)} images at --valid-fraction "
+                f"{inputs['valid_fraction']:g} and --seed {inputs['seed']}; change one of them"
+            )
+        summary[split] = {
+            "images": len(side),
+            "positive": sum(exam.target for exam in side),
+            "boxes": sum(len(exam.boxes) for exam in side),
+            "groups": len({exam.group for exam in side}),
+            "views": dict(sorted(Counter(exam.view or "unknown" for exam in side).items())),
+        }
+    written = artifacts.write_table(dataset.index, _to_table(index.exams))
+    lists = {"refused_patients": [asdict(refusal) for refusal in index.refused], "others": other_objects}
+    artifacts.write_json(dataset.summary, {**summary, **lists})
+    artifacts.commit(dataset.manifest, inputs, index=written)
+    return summary
+
+
+def _to_table(exams: list[Exam]) -> "pa.Table":
+    import pyarrow as pa
+
+    box = pa.struct([(side, pa.int32()) for side in ("x", "y", "width", "height")])
+    types = {
+        "bytes": pa.int64(),
+        "rows": pa.int32(),
+        "columns": pa.int32(),
+        "boxes": pa.list_(box),
+        "target": pa.int8(),
+    }
+    schema = pa.schema([(field.name, types.get(field.name, pa.string())) for field in fields(Exam)])
+    return pa.Table.from_pylist([asdict(exam) for exam in exams], schema)
+
+
+def read_index(dataset: Dataset, split: str | None = None) -> list[Exam]:
+    """The exams of a committed dataset in their fixed order, or those of one side.
+
+    Raises InputError where the dataset is not complete, was altered, or has no image on that side.
+    """
+    manifest = artifacts.read_record(dataset.manifest, "label-index")
+    table = artifacts.read_table(dataset.index, manifest["index"])
+    exams = [
+        Exam(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
+        for row in table.to_pylist()
+        if split in (None, row["split"])
+    ]
+    if not exams:
+        raise InputError(
+            f"{dataset.url}: no image in the {split} split; make the dataset with another --valid-fraction"
+        )
+    return exams
