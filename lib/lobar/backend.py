@@ -1,0 +1,18 @@
+"""Keras on its backend, imported quietly and within the CPUs this process may use."""
+
+import os
+
+from lobar import console
+from lobar.parallel import cpus
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# TensorFlow counts the node's CPUs, not the pod's
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cpus()))
+
+with console.quiet():
+    import keras
+    from keras import layers, ops
+
+    ops.zeros(1)  # looks for devices now; its messages would come in mid-run otherwise
+
+__all__ = ["keras", "layers", "ops"]
