@@ -1,0 +1,124 @@
+"""Choose an operating point and say fairly, with an interval, what it is worth."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lobar import challenge, detect
+from lobar.dataset import Exam
+from lobar.detect import OperatingPoint
+from lobar.geometry import Box
+
+THRESHOLDS = (0.5, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
+MIN_AREAS = (0.0, 0.002, 0.005, 0.01)
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
+MIN_IMAGE_SCORES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+FOLDS = 5
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image: its exam, the map's image score, and the components at each of THRESHOLDS."""
+
+    exam: Exam
+    image_score: float
+    found: tuple[tuple[Box, ...], ...]
+
+    def boxes(self, point: OperatingPoint) -> list[Box]:
+        """What the model finds at an operating point whose threshold is one of THRESHOLDS."""
+        found = self.found[THRESHOLDS.index(point.threshold)]
+        return detect.apply(list(found), self.image_score, self.exam.rows, self.exam.columns, point)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The challenge metric over images with its 95 % interval, and the images that count; None if none do."""
+
+    metric: float | None
+    low: float | None
+    high: float | None
+    counted: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An operating point tuned on all images, and each image's score at a point tuned on other folds."""
+
+    point: OperatingPoint
+    scores: list[float | None]
+
+
+def score_map(exam: Exam, probabilities: np.ndarray) -> Scored:
+    """Everything that tuning needs of one image's map (size, size), 0..1."""
+    found = (detect.components(probabilities, exam.rows, exam.columns, t) for t in THRESHOLDS)
+    return Scored(exam, detect.image_score(probabilities), tuple(tuple(boxes) for boxes in found))
+
+
+def scores(exams: Sequence[Exam], boxes: Callable[[int], Sequence[Box]]) -> list[float | None]:
+    """The challenge's score of each image for the boxes that `boxes(i)` predicts on it."""
+    return [challenge.image_score(exam.boxes, boxes(i)) for i, exam in enumerate(exams)]
+
+
+def interval(exams: Sequence[Exam], values: Sequence[float | None]) -> Interval:
+    """The metric and its 95 % percentile bootstrap interval, over groups: a person's images are alike.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
+    """
+    counted = [(exam.group, value) for exam, value in zip(exams, values, strict=True) if value is not None]
+    if not counted:
+        return Interval(None, None, None, 0)
+    names, group = np.unique([name for name, _ in counted], return_inverse=True)
+    total = np.bincount(group, weights=[value for _, value in counted])
+    size = np.bincount(group)
+    drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
+    means = total[drawn].sum(axis=1) / size[drawn].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(challenge.metric([value for _, value in counted]), float(low), float(high), len(counted))
+
+
+def tune(images: Sequence[Scored]) -> Tuned:
+    """Choose the operating point with the best metric, and say fairly what it is worth.
+
+    Each image's score is taken at a point tuned on the other folds (by group), so that the metric of these
+    scores is not tuned on itself. Without a positive image there is nothing to tune on: the notebook's point.
+    """
+    points, table = _table(images)
+    fold = np.array([_fold(image.exam.group) for image in images])
+    chosen = _best(table)
+    fair: list[float | None] = []
+    best_without = [_best(table[:, fold != k]) for k in range(FOLDS)]
+    for i, image_fold in enumerate(fold):
+        value = table[best_without[image_fold], i]
+        fair.append(None if np.isnan(value) else float(value))
+    return Tuned(points[chosen], fair)
+
+
+def _table(images: Sequence[Scored]) -> tuple[list[OperatingPoint], np.ndarray]:
+    """All operating points, the notebook's first, and the score (points, images) of each, NaN if left out."""
+    image_scores = np.array([image.image_score for image in images])
+    empty = np.array([0.0 if image.exam.boxes else np.nan for image in images])
+    points: list[OperatingPoint] = []
+    rows: list[np.ndarray] = []
+    for threshold, min_area, shrink in itertools.product(THRESHOLDS, MIN_AREAS, SHRINKS):
+        ungated = OperatingPoint(threshold, min_area, shrink, 0.0)
+        found = [challenge.image_score(image.exam.boxes, image.boxes(ungated)) for image in images]
+        values = np.array([np.nan if value is None else value for value in found])
+        for gate in MIN_IMAGE_SCORES:
+            points.append(OperatingPoint(threshold, min_area, shrink, gate))
+            rows.append(np.where(image_scores >= gate, values, empty))
+    return points, np.array(rows)
+
+
+def _best(table: np.ndarray) -> int:
+    """The row with the best mean; the first of equals, and row 0 where no image counts."""
+    counted = ~np.isnan(table)
+    means = np.where(counted, table, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
+    return int(np.argmax(means))
+
+
+def _fold(group: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"fold:{group}".encode()).digest()[:8]) % FOLDS
