@@ -1,0 +1,30 @@
+"""plan: list the images to predict, fix model and options, cut into shards."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Point(StrEnum):
+    tuned = "tuned"
+    notebook = "notebook"
+
+
+def main(
+    images: Annotated[str, typer.Option(help="folder of DICOMs named ID.dcm")],
+    model: Annotated[str, typer.Option(help="a model released by evaluate")],
+    shards: Annotated[int, typer.Option(min=1, help="pods that will predict, one shard each")],
+    out: Annotated[str, typer.Option(help="the prediction's folder")],
+    precision: Annotated[str, typer.Option(help="of the network's arithmetic, or auto")] = "auto",
+    operating_point: Annotated[Point, typer.Option(help="how maps become boxes")] = Point.tuned,
+) -> None:
+    from lobar import artifacts, plan, storage
+
+    place = artifacts.Prediction(storage.absolute(out))
+    released = artifacts.Model(storage.absolute(model))
+    made, others = plan.make(images, released, shards, place, precision, operating_point.value)
+    print(f"plan: {place.url}")
+    print(f"  {made.inputs['count']} images in {shards} shards, {made.inputs['precision']}")
+    if others:
+        print(f"  {len(others)} other objects are no images: {', '.join(others[:3])}")

@@ -1,0 +1,57 @@
+"""train: fit a segmentation network on a dataset."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Sampling(StrEnum):
+    area = "area"
+    notebook = "notebook"
+
+
+class Precision(StrEnum):
+    float32 = "float32"
+    mixed_bfloat16 = "mixed_bfloat16"
+    mixed_float16 = "mixed_float16"
+
+
+def main(
+    dataset: Annotated[str, typer.Option(help="a dataset made by label-index")],
+    out: Annotated[str, typer.Option(help="the model's folder")],
+    network: Annotated[str, typer.Option(help="which network")] = "notebook",
+    sampling: Annotated[Sampling, typer.Option(help="how images are brought to size")] = Sampling.area,
+    image_size: Annotated[int, typer.Option(min=16, help="pixels a side")] = 256,
+    channels: Annotated[int, typer.Option(min=1, help="of the first layer")] = 32,
+    blocks: Annotated[int, typer.Option(min=1, help="residual blocks a level")] = 2,
+    depth: Annotated[int, typer.Option(min=1, max=6, help="levels, each half as wide")] = 4,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    schedule_epochs: Annotated[int, typer.Option(min=0, help="of the cosine; 0: as many as epochs")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="at the start")] = 0.001,
+    precision: Annotated[Precision, typer.Option(help="of the arithmetic in training")] = Precision.float32,
+    seed: Annotated[int, typer.Option(min=0, help="of weights, order and flips")] = 0,
+) -> None:
+    from lobar import artifacts, dicom, storage, training
+
+    options = training.Options(
+        network=network,
+        sampling=dicom.Sampling(sampling),
+        image_size=image_size,
+        channels=channels,
+        blocks=blocks,
+        depth=depth,
+        epochs=epochs,
+        schedule_epochs=schedule_epochs or epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        precision=precision.value,
+        seed=seed,
+    )
+    model = artifacts.Model(storage.absolute(out))
+    record = training.run(artifacts.Dataset(storage.absolute(dataset)), model, options)
+    print(f"model: {model.url}\n  {record['parameters']:,} parameters, {epochs} epochs")
+    if record["refused"]:
+        named = ", ".join(list(record["refused"])[:3])
+        print(f"  {len(record['refused'])} images left out: {named}; all in {model.training}")

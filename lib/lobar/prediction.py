@@ -1,0 +1,82 @@
+"""One shard of a plan: images -> boxes -> a table of rows, committed by one record."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from lobar import artifacts, code_version, console, storage, stream
+from lobar.artifacts import Model, Prediction
+from lobar.dataset import Image
+from lobar.detect import detect
+from lobar.engines import OpenVino
+from lobar.errors import InputError
+from lobar.plan import Plan, read
+from lobar.submission import HEADER, prediction_string, to_csv
+
+BATCH = 8
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a shard's record says: its rows, those with a box, and the refused ones with their reasons."""
+
+    rows: int
+    with_boxes: int
+    refused: list[list[str]]
+
+
+def run(place: Prediction, shard: int, max_refused: float) -> Done:
+    """Predict one shard and commit it; a shard that this plan has finished already is left as it is.
+
+    Raises InputError where the plan was made by other code, or more images than the share `max_refused`
+    cannot be read; then nothing is committed.
+    """
+    plan = read(place)
+    if plan.inputs["lobar"] != code_version():
+        raise InputError(
+            f"{place.plan}: planned by lobar {plan.inputs['lobar']}, this is {code_version()}; "
+            "use the image that planned, or plan anew with another --out"
+        )
+    images = plan.images(shard)
+    inputs = {"plan": plan.digest, "shard": shard}
+    record = artifacts.already(place.shard_record(shard), inputs, "predict")
+    if record is None:
+        record = _predict(plan, shard, images, inputs, max_refused)
+    else:
+        _check_share(dict(record["refused"]), len(images), shard, max_refused)
+        log.info("shard %d is finished already", shard)
+    return Done(record["rows"], record["with_boxes"], record["refused"])
+
+
+def _predict(
+    plan: Plan, shard: int, images: list[Image], inputs: dict[str, Any], max_refused: float
+) -> dict[str, Any]:
+    refused: dict[str, str] = {}
+    rows: dict[str, str] = {}
+    if images:
+        engine = OpenVino(Model(plan.inputs["model"]), plan.inputs["files"])
+        maps = engine.maps(stream.batches(images, plan.image_size, plan.sampling, BATCH, refused))
+        found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
+        for (image, header), probabilities in console.progress(found, len(images), f"shard {shard}"):
+            boxes = detect(probabilities, header.rows, header.columns, plan.operating_point)
+            rows[image.patient_id] = prediction_string(boxes)
+    _check_share(refused, len(images), shard, max_refused)
+    # the format wants a row for a refused image too; the record says which are no finding but a refusal
+    ordered = [(image.patient_id, rows.get(image.patient_id, "")) for image in images]
+    table = to_csv(HEADER, ordered)
+    written = artifacts.sha256(table)
+    storage.publish(plan.place.shard_table(written), table)
+    return artifacts.commit(
+        plan.place.shard_record(shard),
+        inputs,
+        table=written,
+        rows=len(ordered),
+        with_boxes=sum(bool(text) for _, text in ordered),
+        refused=[[patient_id, reason] for patient_id, reason in refused.items()],
+    )
+
+
+def _check_share(refused: dict[str, str], images: int, shard: int, max_refused: float) -> None:
+    advice = f"more than --max-refused {max_refused:g} allows; mend them or raise it"
+    stream.check_refused(refused, images, max_refused, f"images of shard {shard}", advice)
