@@ -1,0 +1,155 @@
+"""What several test files need: files on disk, small DICOMs, and the real data where they are."""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
+
+from jobs.__main__ import main
+from lobar import workflow, workflow_steps
+from tests.stubs import Bench
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a job as its container would, and returns (status, stdout, stderr)."""
+
+    def run_job(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return status, out, err.strip()
+
+    return run_job
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real DICOMs and label tables."""
+    folder = os.environ.get("LOBAR_REAL_DATA")
+    if not folder:
+        pytest.skip("no real DICOMs: LOBAR_REAL_DATA names no folder")
+    return Path(folder)
+
+
+def make_dicom(pixels: np.ndarray, syntax: UID = JPEGBaseline8Bit, **elements: object) -> bytes:
+    """A DICOM file of uint8 pixels, as baseline JPEG or raw; `elements` are set on top, None removes one."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.7")
+    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.ViewPosition = "PA"
+    if syntax == ExplicitVRLittleEndian:
+        dataset.PixelData = pixels.tobytes()
+    else:
+        dataset.PixelData = encapsulate([cv2.imencode(".jpg", pixels)[1].tobytes()])
+        dataset["PixelData"].VR = "OB"
+    for name, value in elements.items():
+        if value is None:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
+    body = io.BytesIO()
+    dataset.save_as(body, enforce_file_format=True)
+    return body.getvalue()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    """Writes a file below tmp_path and returns its path."""
+
+    def write_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(workflow, "BACKOFF_SECONDS", (0.01,) * workflow_steps.RETRY_LIMIT)
+    return Bench(tmp_path)
+
+
+def smooth_noise(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    """uint8 pixels that JPEG keeps well: blobs a few dozen pixels wide."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (rows // 32 + 2, columns // 32 + 2))
+    return cv2.resize(coarse.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_CUBIC)
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder where the whole workflow ran once on small images with bright squares to find."""
+
+    root: Path
+    command: list[str]
+    output: str
+
+    def place(self, kind: str) -> Path:
+        """The run's folder of datasets, models or predictions."""
+        (folder,) = (self.root / kind).iterdir()
+        return folder
+
+
+SQUARE = 24
+WORKFLOW = [
+    "image-size=64", "channels=4", "blocks=1", "depth=2", "epochs=12", "batch-size=8", "learning-rate=0.01",
+    "shards=3", "valid-fraction=0.3", "max-refused-new=0.2",
+]  # fmt: skip
+
+
+def square_image(seed: int, positive: bool) -> tuple[np.ndarray, tuple[int, int]]:
+    """Noise of 128 x 96, with a bright square at (x, y) where positive."""
+    rng = np.random.default_rng(seed)
+    pixels = smooth_noise(128, 96, seed) // 4
+    x, y = int(rng.integers(0, 96 - SQUARE)), int(rng.integers(0, 128 - SQUARE))
+    if positive:
+        pixels[y : y + SQUARE, x : x + SQUARE] += 150
+    return pixels, (x, y)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    for folder in ("train_images", "test_images"):
+        (root / "data" / folder).mkdir(parents=True)
+    rows, groups = ["patientId,x,y,width,height,Target"], ["patientId,group"]
+    for i in range(80):
+        pixels, (x, y) = square_image(i, positive=i % 2 == 1)
+        (root / f"data/train_images/p{i}.dcm").write_bytes(make_dicom(pixels))
+        rows.append(f"p{i},{x}.0,{y}.0,{SQUARE}.0,{SQUARE}.0,1" if i % 2 else f"p{i},,,,,0")
+        groups.append(f"p{i},g{i // 2}")
+    for i in range(20):
+        pixels, _ = square_image(1000 + i, positive=i % 2 == 1)
+        (root / f"data/test_images/t{i}.dcm").write_bytes(make_dicom(pixels))
+    (root / "data/test_images/broken.dcm").write_bytes(make_dicom(pixels)[:-400])
+    (root / "data/train_labels.csv").write_text("\n".join(rows) + "\n")
+    (root / "data/train_groups.csv").write_text("\n".join(groups) + "\n")
+    command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml", "-p", f"root={root}"]
+    command += ["-p", f"artifacts={root}"]
+    for parameter in WORKFLOW:
+        command += ["-p", parameter]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return World(root, command, done.stdout)

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import notebook
+from lobar.detect import NOTEBOOK, OperatingPoint, components, detect, image_score
+from lobar.geometry import Box
+from lobar.submission import parse_prediction_string
+
+
+def coarse_map(seed: int, grid: int = 16, size: int = 256) -> np.ndarray:
+    cells = np.random.default_rng(seed).beta(0.4, 0.8, (grid, grid)).astype(np.float32)
+    return cells.repeat(size // grid, 0).repeat(size // grid, 1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_boxes_order_and_confidences_equal_the_notebooks(seed: int) -> None:
+    probabilities = coarse_map(seed)
+    expected = parse_prediction_string(notebook.prediction_string(probabilities[..., None]))
+    found = detect(probabilities, 1024, 1024, NOTEBOOK)
+    assert [(b.x, b.y, b.width, b.height) for b in found] == [(b.x, b.y, b.width, b.height) for b in expected]
+    assert [b.confidence for b in found] == pytest.approx([b.confidence for b in expected], abs=1e-5)
+
+
+def test_boxes_are_in_the_images_own_pixels() -> None:
+    probabilities = np.zeros((64, 64), np.float32)
+    probabilities[16:32, 32:48] = 1
+    (box,) = components(probabilities, 640, 320, 0.5)
+    assert (box.x, box.y, box.width, box.height) == (160, 160, 80, 160)
+
+
+def test_diagonal_neighbours_are_one_region() -> None:
+    probabilities = np.zeros((4, 4), np.float32)
+    probabilities[0, 0] = probabilities[1, 1] = 1
+    assert components(probabilities, 4, 4, 0.5) == [Box(0, 0, 2, 2, 0.5)]
+
+
+def test_each_part_of_an_operating_point_does_its_work() -> None:
+    probabilities = np.zeros((100, 100), np.float32)
+    probabilities[10:50, 10:50], probabilities[80:84, 80:84] = 0.9, 0.6
+    assert len(detect(probabilities, 100, 100, OperatingPoint(0.5, 0, 1, 0))) == 2
+    assert len(detect(probabilities, 100, 100, OperatingPoint(0.7, 0, 1, 0))) == 1
+    assert len(detect(probabilities, 100, 100, OperatingPoint(0.5, 0.01, 1, 0))) == 1
+    assert detect(probabilities, 100, 100, OperatingPoint(0.5, 0.01, 0.5, 0))[0].area == 20 * 20
+    assert detect(probabilities, 100, 100, OperatingPoint(0.5, 0, 1, 0.95)) == []
+
+
+def test_image_score_is_the_mean_of_the_surest_share() -> None:
+    probabilities = np.zeros((100, 100), np.float32)
+    assert image_score(probabilities) == 0
+    probabilities[:10, :10] = 1
+    assert image_score(probabilities) == pytest.approx(0.5)
+    probabilities[:20, :10] = 1
+    assert image_score(probabilities) == 1
