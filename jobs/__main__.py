@@ -40,4 +40,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console.leave_when_told()
+    console.leave(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lobar import console, workflow, workflow_steps
+from lobar import workflow, workflow_steps
 from lobar.errors import InputError
 from tests.stubs import Bench
 
@@ -130,7 +130,7 @@ def test_without_a_retry_strategy_nothing_is_retried(bench: Bench) -> None:
 
 
 def test_sigterm_ends_the_steps_and_lets_them_save(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAVING_SECONDS", str(1.2 * console.ASK_AGAIN_SECONDS))
+    monkeypatch.setenv("SAVING_SECONDS", "1")
     bench.task("s", withSequence={"count": 3}, given={"name": "s{{item}}", "seconds": "30"})
     ran = bench.start("--parallel", "2")
     bench.wait_for("start s0")

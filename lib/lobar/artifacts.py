@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lobar import storage
-from lobar.errors import InputError
+from lobar.errors import AbsentError, InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -145,10 +145,10 @@ def read_checked(url: str, expected: str) -> bytes:
 
 def read_record(url: str, made_by: str) -> dict[str, Any]:
     """A committed record. Raises InputError naming the job that makes it where it is absent or no JSON."""
-    if not storage.exists(url):
-        raise InputError(f"{url}: not there; run {made_by} first, or check the URL")
     try:
         record = json.loads(storage.read(url))
+    except AbsentError as error:
+        raise AbsentError(f"{url}: not there; run {made_by} first, or check the URL") from error
     except ValueError as error:
         raise InputError(f"{url}: not a JSON record ({error})") from error
     if not isinstance(record, dict) or "inputs" not in record:
@@ -164,9 +164,10 @@ def already(
     Raises InputError where the place is taken by the same job's work on other inputs; the text says what was
     different and `otherwise` what to do.
     """
-    if not storage.exists(url):
+    try:
+        record = read_record(url, made_by)
+    except AbsentError:
         return None
-    record = read_record(url, made_by)
     # through JSON, so that tuples and lists compare equal
     wanted = json.loads(json.dumps(inputs))
     found = record["inputs"]

@@ -1,6 +1,7 @@
 """What a person or a pod's log sees: log lines, progress, and the exit of a job."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -11,58 +12,75 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from lobar.errors import LobarError, OutsideError
 
 LINE_EVERY_SECONDS = 10.0
-ASK_AGAIN_SECONDS = 2.0
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 def run_job(job: Callable[[], None]) -> int:
-    """Run one job with logging and signals set up, and return its exit status (0, 1, 2 or 75).
+    """Run one job with logging set up, and return its exit status (0, 1, 2 or 75).
 
     A LobarError becomes one plain line, the last on stderr; only a defect of ours shows a stack trace.
-    SIGTERM, SIGINT and SIGHUP end the job with 75.
     """
     # force: some libraries configure the root logger when imported
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
-    for noisy in ("botocore", "aiobotocore", "s3fs", "matplotlib", "pydicom"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    heard: list[str] = []
-    _listen(heard)
+    for noisy in ("asyncio", "botocore", "aiobotocore", "s3fs", "matplotlib", "pydicom"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         job()
+    except LobarError as error:
+        return _fail(error.status, str(error))
     except Exception as error:  # the one place where whatever a job raises becomes a status
-        if heard:
-            return _fail(
-                OutsideError.status, f"told to stop ({heard[0]}); run the same command again to go on"
-            )
-        if isinstance(error, LobarError):
-            return _fail(error.status, str(error))
         traceback.print_exc()
         return _fail(1, f"a defect in lobar: {type(error).__name__}: {error}")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
 
 
-def _listen(heard: list[str]) -> None:
-    """Raise OutsideError in the main thread on a signal to stop, whose name is put into `heard`.
+def leave(status: int) -> NoReturn:
+    """End this process without Python's own tear-down, in which native threads have crashed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
-    An exception raised while native code calls back is lost, so it is raised again until the job has ended.
+
+def leave_when_told() -> None:
+    """End the process with 75 on SIGTERM, SIGINT or SIGHUP, at once, wherever it is.
+
+    Nothing is unwound: an exception thrown through native code is lost or crashes it. What is published is
+    whole, and what is not is made again.
     """
 
     def told_to_stop(signum: int, frame: FrameType | None) -> None:
-        if signum != signal.SIGALRM:
-            heard.append(signal.Signals(signum).name)
-        signal.setitimer(signal.ITIMER_REAL, ASK_AGAIN_SECONDS)
-        raise OutsideError("told to stop")
+        for child in multiprocessing.active_children():
+            child.kill()
+        # not by print: the signal may have come in the middle of one; a terminal may show a progress bar
+        os.write(2, ("\n" * os.isatty(2) + f"error: {told(signum)}\n").encode())
+        os._exit(OutsideError.status)
 
-    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
-        signal.signal(signum, told_to_stop)
+    _on_stop(told_to_stop)
+
+
+def raise_when_told() -> None:
+    """Raise OutsideError in the main thread on SIGTERM, SIGINT or SIGHUP."""
+
+    def told_to_stop(signum: int, frame: FrameType | None) -> None:
+        raise OutsideError(told(signum))
+
+    _on_stop(told_to_stop)
+
+
+def told(signum: int) -> str:
+    """What a person reads when a signal ended the work."""
+    return f"told to stop ({signal.Signals(signum).name}); run the same command again to go on"
+
+
+def _on_stop(handler: Callable[[int, FrameType | None], None]) -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, handler)
 
 
 def _fail(status: int, text: str) -> int:

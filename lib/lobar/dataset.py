@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lobar import artifacts, console, dicom, storage
 from lobar.artifacts import Dataset
-from lobar.errors import InputError
+from lobar.errors import InputError, LobarError
 from lobar.geometry import Box
 from lobar.labels import Refusal
 from lobar.parallel import ordered_map
@@ -107,7 +107,9 @@ def build(
     usable, unmatched = _match(truth, [i for i in images if i.patient_id not in bad_rows], groups)
     refused += unmatched
     exams = []
-    read = ordered_map(_read_header, usable, workers=storage.READERS, ahead=2 * storage.READERS)
+    starts = storage.read_many((image.object for image in usable), first=dicom.HEADER_BYTES)
+    pairs = zip(usable, starts, strict=True)
+    read = ordered_map(lambda pair: _header(pair[0], pair[1][1]), pairs, storage.READERS, 2 * storage.READERS)
     for image, found in console.progress(zip(usable, read, strict=True), len(usable), "headers"):
         if isinstance(found, Refusal):
             refused.append(found)
@@ -130,13 +132,15 @@ def build(
     return Index(exams, refused, len({*truth, *bad_rows, *(image.patient_id for image in images)}))
 
 
-def _read_header(image: Image) -> tuple[storage.Object, dicom.Header] | Refusal:
+def _header(image: Image, start: bytes | LobarError) -> tuple[storage.Object, dicom.Header] | Refusal:
+    if isinstance(start, LobarError):
+        raise start
     url = image.object.url
-    if not image.object.bytes:
+    if not start:
         return Refusal(image.patient_id, url, "unreadable image", "an empty file")
     try:
         try:
-            found = dicom.header(storage.read_start(url, dicom.HEADER_BYTES))
+            found = dicom.header(start)
         except dicom.Refused:
             # the header may only be longer; what all bytes say decides
             found = dicom.header(storage.read(url))

@@ -16,6 +16,14 @@ class InputError(LobarError):
     status = 2
 
 
+class AbsentError(InputError):
+    """An object is not there."""
+
+
+class TakenError(InputError):
+    """An object that was to be created is there already."""
+
+
 class OutsideError(LobarError):
     """Something outside failed (storage, network) or the pod was told to stop; a retry may help."""
 

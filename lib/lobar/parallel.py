@@ -26,18 +26,36 @@ def cpus() -> int:
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
-    """Yield function(item) in order, from `workers` threads that take at most `ahead` items in advance.
+    """Yield function(item) in order, from `workers` threads that take at most `ahead` items in advance."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from in_order(lambda item: pool.submit(function, item), items, ahead)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_order(
+    start: Callable[[T], Future[R]],
+    items: Iterable[T],
+    ahead: int,
+    weigh: Callable[[T], int] = lambda item: 1,
+) -> Iterator[R]:
+    """Yield the results of the work that `start` begins, in order, begun for items of weight `ahead` at most.
 
     Executor.map would take every item at once, and hold every result that nobody has asked for yet.
     """
-    pool = ThreadPoolExecutor(workers)
-    pending: deque[Future[R]] = deque()
+    pending: deque[tuple[Future[R], int]] = deque()
+    weight = 0
     try:
         for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= ahead:
-                yield pending.popleft().result()
+            pending.append((start(item), weigh(item)))
+            weight += pending[-1][1]
+            while weight >= ahead:
+                future, less = pending.popleft()
+                weight -= less
+                yield future.result()
         while pending:
-            yield pending.popleft().result()
+            yield pending.popleft()[0].result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future, _ in pending:
+            future.cancel()

@@ -4,28 +4,34 @@ A plain path is a file URL. Credentials, endpoint and region come from the envir
 (FSSPEC_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
 """
 
-import errno
+import asyncio
 import hashlib
 import logging
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lobar.errors import InputError, LobarError, OutsideError
-from lobar.parallel import ordered_map
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+from lobar import faults
+from lobar.drivers import Place, place_of, run, start
+from lobar.errors import AbsentError, InputError, LobarError, TakenError
+from lobar.parallel import in_order
+from lobar.signed import SignedReader, can_sign
 
 READERS = 32
-log = logging.getLogger(__name__)
+AHEAD_BYTES = 64 << 20
+SMALL_BYTES = 1 << 20
+BYTES_PER_SECOND = 1_000_000  # a slower line than this is a fault
+LONG = 3600.0  # for what has no known size: a stall is noticed by the driver, which waits for every next byte
 OWN_ETAG = "md5:"
+MD5 = re.compile("[0-9a-f]{32}")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +66,13 @@ def list_objects(url: str) -> list[Object]:
 
     A store without etags leaves `etag` empty; `with_etag` fills it from the content.
     """
-    fs, path = _open(url)
+    place = _place(url)
     scheme = absolute(url).split("://", 1)[0]
-    with _naming(url):
-        fs.invalidate_cache()
-        found = fs.find(path, detail=True)
-    if _is_local(fs):
+    found = run(faults.wait_out(url, partial(place.ask, "find", detail=True), LONG))
+    if place.is_local:
         found = {key: info for key, info in found.items() if _is_file(key)}
-    return sorted(
-        (
-            Object(f"{scheme}://{key}", int(info["size"]), str(info.get("ETag") or "").strip('"'))
-            for key, info in found.items()
-        ),
-        key=lambda item: item.url,
-    )
+    objects = (_object(f"{scheme}://{key}", info) for key, info in found.items() if not key.endswith("/"))
+    return sorted(objects, key=lambda item: item.url)
 
 
 def with_etag(item: Object) -> Object:
@@ -82,95 +81,157 @@ def with_etag(item: Object) -> Object:
 
 
 def read(url: str) -> bytes:
-    """The whole content of one object. Raises InputError where it is absent or denied."""
-    fs, path = _open(url)
-    with _naming(url):
-        return fs.cat_file(path)
+    """The whole content of one object. Raises AbsentError where it is not there, InputError where denied."""
+    return _call(url, "cat_file", more_seconds=LONG)
 
 
-def read_start(url: str, size: int) -> bytes:
-    """The first `size` bytes of one object, or all of a shorter one."""
-    fs, path = _open(url)
-    with _naming(url):
-        return fs.cat_file(path, start=0, end=size)
+def read_many(
+    items: Iterable[Object], first: int | None = None
+) -> Iterator[tuple[Object, bytes | LobarError]]:
+    """Read listed objects at once, in order, with bounded connections and memory.
 
-
-def read_many(items: Iterable[Object]) -> Iterator[tuple[Object, bytes | LobarError]]:
-    """Read objects at once, in order, with bounded connections and memory; an error stands for its object."""
-    yield from ordered_map(_read_known, items, workers=READERS, ahead=2 * READERS)
-
-
-def _read_known(item: Object) -> tuple[Object, bytes | LobarError]:
+    Each comes as it was listed, or an error stands for it: OutsideError where the store fails, AbsentError
+    or InputError where the object is gone or another. With `first`, so many bytes at most of each, unchecked.
+    """
+    reader = _ListedReader(first)
     try:
-        data = read(item.url)
-    except LobarError as error:
-        return item, error
-    if len(data) != item.bytes:
-        return item, OutsideError(f"{item.url}: {len(data)} bytes came, {item.bytes} were listed")
-    if item.etag.startswith(OWN_ETAG) and item.etag != OWN_ETAG + _md5(data):
-        return item, OutsideError(f"{item.url}: its content is not the one that was listed")
-    return item, data
+        yield from in_order(lambda item: start(reader.read(item)), items, AHEAD_BYTES, reader.weigh)
+    finally:
+        run(reader.close())
+
+
+class _ListedReader:
+    """Reads objects and holds them to what was listed: size, and etag."""
+
+    def __init__(self, first: int | None) -> None:
+        self.first = first
+        self.checksums = True
+        self.signed: SignedReader | None = None
+
+    def weigh(self, item: Object) -> int:
+        """The memory that an object takes while it waits for its turn; a small one is a connection, too."""
+        return max(item.bytes if self.first is None else self.first, SMALL_BYTES)
+
+    async def read(self, item: Object) -> tuple[Object, bytes | LobarError]:
+        if not item.bytes and self.first:
+            return item, b""  # a store refuses a range of nothing
+        try:
+            attempt = partial(self._once, item, _place(item.url))
+            return item, await faults.wait_out(item.url, attempt, _time_for(item.bytes))
+        except LobarError as error:
+            return item, error
+
+    async def close(self) -> None:
+        if self.signed:
+            await self.signed.close()
+
+    async def _once(self, item: Object, place: Place) -> bytes:
+        data = await self._content(place)
+        if self.first:
+            return data
+        digest = _md5(data)
+        if len(data) == item.bytes and item.etag in ("", digest, OWN_ETAG + digest):
+            return data
+        now = _object(item.url, await place.ask("info"))
+        if item.etag.startswith(OWN_ETAG) or (now.bytes, now.etag) != (item.bytes, item.etag):
+            raise InputError(
+                f"{item.url}: its content is not the one that was listed ({item.bytes} bytes then, "
+                f"{now.bytes} now); run the job that listed it anew"
+            )
+        if len(data) != item.bytes:
+            raise faults.Fault(f"{len(data)} bytes came, {item.bytes} were listed")
+        if self.checksums and MD5.fullmatch(item.etag):
+            # under KMS an etag looks like an MD5 and is none: then the same bytes come again
+            if await place.ask("cat_file") != data:
+                raise faults.Fault("its bytes are not those of its etag")
+            self.checksums = False
+        return data
+
+    async def _content(self, place: Place) -> bytes:
+        if can_sign(place.fs):
+            self.signed = self.signed or SignedReader(place.fs, READERS, faults.attempt_seconds())
+            data = await self.signed.read(place.path, self.first)
+            if data is not None:
+                return data
+        # the driver's own call tells what is wrong
+        return await place.ask("cat_file", **({"start": 0, "end": self.first} if self.first else {}))
 
 
 def exists(url: str) -> bool:
     """Whether an object of that very URL is there now."""
-    fs, path = _open(url)
-    with _naming(url):
-        fs.invalidate_cache()
-        return fs.isfile(path)
+    try:
+        return bool(_call(url, "info")["type"] == "file")
+    except AbsentError:
+        return False
 
 
 def publish(url: str, data: bytes) -> None:
     """Put one object: others see all of it or nothing. An object already there is replaced."""
-    fs, path = _open(url)
-    with _naming(url):
-        if _is_local(fs):
-            with _replacing(Path(path)) as new:
-                new.write_bytes(data)
-        else:
-            fs.pipe_file(path, data)
+    if _place(url).is_local:
+        _write(url, lambda new: new.write_bytes(data), Path.replace)
+    else:
+        _call(url, "pipe_file", data, more_seconds=_time_for(len(data)))
 
 
 def publish_file(url: str, source: Path) -> None:
     """Put the content of a local file as one object, without holding it in memory."""
-    fs, path = _open(url)
-    with _naming(url):
-        if _is_local(fs):
-            with _replacing(Path(path)) as new:
-                shutil.copyfile(source, new)
+    place = _place(url)
+    if place.is_local:
+        _write(url, lambda new: shutil.copyfile(source, new), Path.replace)
+    else:
+        # of all operations this one alone has the object second
+        put = partial(Place(place.fs, str(source)).ask, "put_file", place.path)
+        run(faults.wait_out(url, put, _time_for(source.stat().st_size)))
+
+
+def create(url: str, data: bytes) -> bool:
+    """Put one object unless one is there; return whether what is there now is `data`.
+
+    A refused create is read back: the reply that was lost may have been the one to this very call.
+    """
+    try:
+        if _place(url).is_local:
+            # of many that link at once one succeeds, unlike with a question before a rename
+            _write(url, lambda new: new.write_bytes(data), lambda new, target: target.hardlink_to(new))
         else:
-            fs.put_file(str(source), path)
+            _call(url, "pipe_file", data, more_seconds=_time_for(len(data)), mode="create")
+    except TakenError:
+        return read(url) == data
+    return True
+
+
+def check_create(url: str) -> None:
+    """Raise InputError unless the store keeps `create`'s promise below `url`, tried on a hidden object."""
+    probe = join(url, f".probe-{uuid.uuid4().hex}")
+    try:
+        kept = create(probe, b"first") and not create(probe, b"second")
+    finally:
+        remove(probe)
+    if not kept:
+        raise InputError(
+            f"{url}: this store puts an object where one is already, although told not to (If-None-Match), "
+            "so two writers could both win; use a store that honours it"
+        )
 
 
 def remove(url: str) -> None:
     """Remove one object, if it is there."""
-    fs, path = _open(url)
-    with _naming(url):
-        if fs.isfile(path):
-            fs.rm_file(path)
+    with suppress(AbsentError):
+        _call(url, "rm_file")
 
 
-def _open(url: str) -> tuple["AbstractFileSystem", str]:
-    url = absolute(url)
-    fs = _filesystem(url.split("://", 1)[0])
-    return fs, str(fs._strip_protocol(url))
+def _place(url: str) -> Place:
+    return place_of(absolute(url))
 
 
-@cache
-def _filesystem(scheme: str) -> "AbstractFileSystem":
-    import fsspec
-
-    options: dict[str, Any] = {}
-    if scheme in ("s3", "s3a"):
-        options = {"config_kwargs": {"max_pool_connections": 2 * READERS, "connect_timeout": 10}}
-    try:
-        return fsspec.filesystem(scheme, **options)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"{scheme}://: {error}") from error
+def _call(url: str, operation: str, *arguments: Any, more_seconds: float = 0, **options: Any) -> Any:
+    """One operation on one object, its passing faults waited out."""
+    ask = partial(_place(url).ask, operation, *arguments, **options)
+    return run(faults.wait_out(url, ask, more_seconds))
 
 
-def _is_local(fs: "AbstractFileSystem") -> bool:
-    return "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+def _time_for(size: int) -> float:
+    return size / BYTES_PER_SECOND
 
 
 def _is_file(path: str) -> bool:
@@ -181,48 +242,26 @@ def _is_file(path: str) -> bool:
     return False
 
 
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    # a hidden name beside the target: on the same disk, and never taken for an object
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _write(url: str, fill: Callable[[Path], Any], place: Callable[[Path, Path], Any]) -> None:
+    """Fill a hidden file beside the target, on the same disk and never taken for an object, and place it."""
+    target = Path(_place(url).path)
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        yield new
-        new.replace(target)
-    finally:
-        new.unlink(missing_ok=True)
+
+    def write() -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fill(new)
+            place(new, target)
+        finally:
+            new.unlink(missing_ok=True)
+
+    run(faults.wait_out(url, partial(asyncio.to_thread, write), LONG))
+
+
+def _object(url: str, info: dict[str, Any]) -> Object:
+    etag = info.get("ETag") or info.get("etag") or ""
+    return Object(url, int(info["size"]), str(etag).strip('"'))
 
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-@contextmanager
-def _naming(url: str) -> Iterator[None]:
-    """Turn what a store raises into an error that names the object and says whether a retry may help."""
-    try:
-        yield
-    except LobarError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(f"{url}: there is no such object") from error
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise InputError(
-            f"{url}: a folder stands where an object was expected, or the other way round"
-        ) from error
-    except PermissionError as error:
-        raise InputError(
-            f"{url}: access denied ({error}); check the credentials in the environment"
-        ) from error
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG):
-            raise InputError(f"{url}: {error.strerror}; choose another place") from error
-        if type(error).__name__ == "NoCredentialsError":
-            raise InputError(
-                f"{url}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            ) from error
-        if isinstance(error, OSError) or type(error).__module__.startswith(
-            ("botocore", "aiobotocore", "aiohttp")
-        ):
-            raise OutsideError(f"{url}: {type(error).__name__}: {error}") from error
-        raise

@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,8 +57,8 @@ class Side:
         return np.array(drawn, np.float32)
 
 
-def load(exams: list[Exam], options: Options, folder: Path, name: str) -> tuple[Side, dict[str, str]]:
-    """Decode the images of one side into one array, on disk in `folder` when large.
+def load(exams: list[Exam], options: Options, name: str) -> tuple[Side, dict[str, str]]:
+    """Decode the images of one side into one array, on disk when large.
 
     Returns it with the images that cannot be decoded and why; they are left out. Raises InputError
     where they are more than 1 in 100.
@@ -67,7 +66,9 @@ def load(exams: list[Exam], options: Options, folder: Path, name: str) -> tuple[
     shape = (len(exams), options.image_size, options.image_size)
     dtype = np.dtype(options.sampling.dtype)
     if math.prod(shape) * dtype.itemsize > MEMORY_MAP_BYTES:
-        images: np.ndarray = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+        # a file without a name: nothing is left of it, however the training ends
+        with tempfile.TemporaryFile() as file:
+            images: np.ndarray = np.memmap(file, dtype, "w+", shape=shape)
     else:
         images = np.empty(shape, dtype)
     kept: list[Exam] = []
@@ -207,11 +208,10 @@ def run(data: artifacts.Dataset, model: artifacts.Model, options: Options) -> di
         log.info("trained already: %s", model.url)
         return record
     compiled = compile_network(options)
-    with tempfile.TemporaryDirectory() as scratch:
-        train, refused = load(dataset.read_index(data, "train"), options, Path(scratch), "train")
-        valid, others = load(dataset.read_index(data, "valid"), options, Path(scratch), "valid")
-        saved = checkpoints.Checkpoints(model.checkpoints(artifacts.digest(inputs)[:12]))
-        history = fit(compiled, train, valid, options, saved)
+    train, refused = load(dataset.read_index(data, "train"), options, "train")
+    valid, others = load(dataset.read_index(data, "valid"), options, "valid")
+    saved = checkpoints.Checkpoints(model.checkpoints(artifacts.digest(inputs)[:12]))
+    history = fit(compiled, train, valid, options, saved)
     files = checkpoints.export(compiled, model)
     table = io.StringIO()
     writer = csv.DictWriter(table, history[0], lineterminator="\n")

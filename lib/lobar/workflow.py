@@ -195,7 +195,6 @@ class Runner:
     def stop(self) -> None:
         """End all processes: SIGTERM, and SIGKILL after the grace or at once when interrupted again."""
         self.stopping.set()
-        signal.setitimer(signal.ITIMER_REAL, 0)  # heard: it need not be said again while the steps save
         with self.lock:
             told = list(self.running)
         try:
@@ -266,4 +265,5 @@ def main(
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
+    console.raise_when_told()
     sys.exit(console.run_job(lambda: app(prog_name="python -m lobar.workflow")))
