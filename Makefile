@@ -2,10 +2,19 @@
 PYTHON ?= python3
 PARALLEL ?= 2
 BIN := .venv/bin
-RUN := runs/file
+STORE ?= file
+RUN := runs/$(STORE)
+ROOT := $(RUN)
+ifeq ($(findstring |$(STORE)|,|file|s3|minio|),)
+$(error STORE=$(STORE) is unknown: use STORE=file, STORE=s3 or STORE=minio)
+endif
+ifneq ($(STORE),file)
+ROOT := s3://lobar
+SERVE := $(BIN)/python -m dev.servers $(STORE) $(RUN)/store
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check clean lock
+.PHONY: help install run main-job minio test check bench clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,14 +32,28 @@ install: .venv/installed ## everything lobar needs, into .venv
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: install ## demo data in, one submission CSV and a report out
-	@$(BIN)/python -m jobs demo-data --out $(RUN)/data
-	@$(BIN)/python -m lobar.workflow workflows/full.yaml --parallel $(PARALLEL) \
-		-p root=$(RUN) -p artifacts=$(RUN) -p shards=4 -p valid-fraction=0.22 -p batch-size=8 -p learning-rate=0.002 \
-		-p image-size=128 -p channels=12 -p depth=2 -p epochs=6
+run: install $(filter minio,$(STORE)) ## demo data in, one submission CSV and a report out; STORE=file|s3|minio
+	@$(if $(SERVE),$(SERVE) --) $(MAKE) --no-print-directory main-job
 	@echo "look at: $(RUN)/report.html    $(RUN)/submission.csv"
+	@$(if $(SERVE),echo "$(ROOT) lies in $(RUN)/store; to look at its objects: $(SERVE)")
+
+main-job:
+	@$(BIN)/python -m jobs demo-data --out $(ROOT)/data
+	@$(BIN)/python -m lobar.workflow workflows/full.yaml --parallel $(PARALLEL) \
+		-p root=$(ROOT) -p artifacts=$(RUN) -p shards=4 -p valid-fraction=0.22 -p batch-size=8 -p learning-rate=0.002 \
+		-p image-size=128 -p channels=12 -p depth=2 -p epochs=6
+
+# $(call build-minio,what to say where there is none): the project offers no binaries any more
+build-minio = command -v minio >/dev/null || test -x .tools/minio || { command -v go >/dev/null && \
+	echo "building MinIO with Go into .tools; this takes about 4 minutes, once" && \
+	GOBIN=$(CURDIR)/.tools go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c; } || \
+	{ echo "no MinIO: $(1)" >&2; exit 2; }
+
+minio: ## MinIO for STORE=minio: the one on PATH, or built with Go
+	@$(call build-minio,put a minio on PATH or install Go to build it here; or use STORE=s3)
 
 test: check ## all tests
+	@($(call build-minio,the tests on it are skipped)) || true
 	$(BIN)/python -m pytest
 
 check: install ## format, lint, types and the direction of imports
@@ -39,7 +62,10 @@ check: install ## format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-clean: ## remove runs/, keep .venv
+bench: install ## reading from S3, beside fsspec and one by one
+	@$(BIN)/python -m bench.storage
+
+clean: ## remove runs/, keep .venv and .tools
 	rm -rf runs
 
 lock: install ## pin every dependency again, with hashes

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
+from dev import servers
 from jobs.__main__ import main
 from lobar import workflow, workflow_steps
 from tests.stubs import Bench
@@ -153,3 +154,21 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return World(root, command, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """SeaweedFS, with the bucket `lobar`."""
+    with servers.serve("s3", tmp_path_factory.mktemp("s3")) as server:
+        servers.make_bucket(server)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """MinIO, with the bucket `lobar`."""
+    if servers.find_minio() is None:
+        pytest.skip("no minio: neither on PATH nor in .tools (make minio builds it with Go)")
+    with servers.serve("minio", tmp_path_factory.mktemp("minio")) as server:
+        servers.make_bucket(server)
+        yield server

@@ -1,27 +1,50 @@
-"""One contract for every store; each test runs on a folder and in memory."""
+"""One contract for every store: a folder, memory, SeaweedFS and MinIO."""
 
+import itertools
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lobar import storage
-from lobar.errors import InputError, OutsideError
+from lobar import drivers, storage
+from lobar.errors import AbsentError, InputError, OutsideError
+from lobar.parallel import in_order
 from lobar.storage import Object
+from tests.stores import use_server
+
+STORES = ["file", "memory", "s3", "minio"]
 
 
-@pytest.fixture(params=["file", "memory"])
-def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(params=STORES, scope="module")
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A place on each store that is there; MinIO's tests are skipped by name where it is not."""
     if request.param == "file":
-        yield storage.absolute(str(tmp_path))
+        yield storage.absolute(str(tmp_path_factory.mktemp("store")))
+    elif request.param == "memory":
+        yield "memory:///store"
     else:
-        yield f"memory:///{uuid.uuid4().hex}"
-        fsspec.filesystem("memory").store.clear()
+        with use_server(request.getfixturevalue(f"{request.param}_server").environment):
+            yield f"s3://lobar/{uuid.uuid4().hex}"
 
 
-@pytest.mark.parametrize("name", ["a.csv", "deep/er/b", "with space", "ünïcode", "100%", "a%20b", "a#b?c"])
+@pytest.fixture
+def root(store: str) -> str:
+    """An empty folder of the store."""
+    return storage.join(store, uuid.uuid4().hex)
+
+
+NAMES = ["a.csv", "deep/er/b", "with space", "ünïcode-肺", "100%", "a%20b", "a#b?c", "a+b&c=d", "[x]*", "..a",
+         "b..", "c/..d/e", "~", "quote'\"", "versionId=7"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("content", [b"", b"bytes\0\n"])
 def test_what_is_published_is_listed_and_read_back(root: str, name: str, content: bytes) -> None:
     url = storage.join(root, name)
@@ -30,67 +53,213 @@ def test_what_is_published_is_listed_and_read_back(root: str, name: str, content
     assert storage.exists(url)
     assert storage.read(url) == content
     (item,) = storage.list_objects(root)
+    assert (item.url, item.bytes) == (url, len(content))
+    assert list(storage.read_many([item])) == [(item, content)]
     assert list(storage.read_many([item], first=3)) == [(item, content[:3])]
-    assert item.bytes == len(content)
-    assert storage.read(item.url) == content
     storage.remove(url)
+    storage.remove(url)
+    assert not storage.exists(url)
     assert storage.list_objects(root) == []
 
 
-def test_listing_is_sorted_and_sees_what_others_wrote(root: str) -> None:
-    for name in ("b", "c/d", "a"):
+@pytest.mark.parametrize("store", ["memory", "s3", "minio"], indirect=True)
+def test_a_name_that_climbs_is_refused(root: str) -> None:
+    with pytest.raises(InputError, match=r"stores disagree on what '\.\.' means in a URL"):
+        storage.publish(storage.join(root, "a/../b"), b"")
+
+
+def test_a_listing_is_complete_beyond_a_page_and_sorted(root: str) -> None:
+    names = [f"{i % 7}/{i:04d}" for i in range(2500)]
+    places = [drivers.place_of(storage.join(root, name)) for name in names]
+    for name in names[:7]:
+        storage.publish(storage.join(root, name), b"makes the folder")
+    work = zip(places, names, strict=True)
+    list(in_order(lambda pair: drivers.start(pair[0].ask("pipe_file", pair[1].encode())), work, ahead=32))
+    found = storage.list_objects(root)
+    assert [item.url for item in found] == sorted(storage.join(root, name) for name in names)
+    bodies = [body for _, body in storage.read_many(found)]
+    assert bodies == sorted(name.encode() for name in names)
+
+
+def test_a_listing_sees_at_once_what_others_wrote(root: str) -> None:
+    for count, name in enumerate(("b", "c/d", "a"), start=1):
+        drivers.run(drivers.place_of(root).ask("find"))
         storage.publish(storage.join(root, name), b"1")
-        storage.list_objects(root)
-    assert [item.url.removeprefix(root) for item in storage.list_objects(root)] == ["/a", "/b", "/c/d"]
+        assert len(storage.list_objects(root)) == count
+        assert storage.exists(storage.join(root, name))
+
+
+def test_nothing_is_listed_where_nothing_is_and_a_prefix_is_no_folder(root: str) -> None:
+    assert storage.list_objects(root) == []
+    storage.publish(storage.join(root, "ab/c"), b"1")
+    assert storage.list_objects(storage.join(root, "a")) == []
+    assert not storage.exists(storage.join(root, "ab"))
 
 
 def test_publishing_again_replaces(root: str, tmp_path: Path) -> None:
     url = storage.join(root, "x")
     storage.publish(url, b"old and long")
+    before = storage.with_etag(storage.list_objects(root)[0])
     storage.publish(url, b"new")
     assert storage.read(url) == b"new"
     source = tmp_path / "source.bin"
-    source.write_bytes(b"from a file")
+    source.write_bytes(b"from a file!")
     storage.publish_file(url, source)
-    assert storage.read(url) == b"from a file"
+    assert storage.read(url) == b"from a file!"
+    after = storage.with_etag(storage.list_objects(root)[0])
+    assert (before.bytes, after.bytes) == (12, 12)
+    assert before.etag != after.etag
+
+
+def test_a_large_object_comes_back_whole(root: str, tmp_path: Path) -> None:
+    """More than 100 MB go up in parts where a store has them: then the etag is no MD5."""
+    source = tmp_path / "source.bin"
+    source.write_bytes(bytes(range(251)) * 420_000)
+    storage.publish_file(storage.join(root, "x"), source)
+    ((item, body),) = storage.read_many(storage.list_objects(root))
+    assert item.bytes == 251 * 420_000
+    assert body == source.read_bytes()
 
 
 def test_reading_many_keeps_order_and_stands_errors_for_their_objects(root: str) -> None:
-    items = []
     for i in range(200):
-        storage.publish(storage.join(root, f"{i:03d}"), f"object {i}".encode())
-    for item in storage.list_objects(root):
-        items.append(storage.with_etag(item))
-    missing = Object(storage.join(root, "gone"), 1, "e")
-    truncated = Object(items[3].url, 100, "")
-    altered = Object(items[4].url, items[4].bytes, items[5].etag)
-    found = list(storage.read_many([*items, missing, truncated, altered]))
-    assert [body for _, body in found[:200]] == [f"object {i}".encode() for i in range(200)]
-    assert isinstance(found[200][1], InputError)
-    assert isinstance(found[201][1], OutsideError)
-    assert "8 bytes came, 100 were listed" in str(found[201][1])
-    assert isinstance(found[202][1], OutsideError)
+        storage.publish(storage.join(root, f"{i:03d}"), f"object {i:03d}".encode())
+    items = [storage.with_etag(item) for item in storage.list_objects(root)]
+    gone = Object(storage.join(root, "gone"), 1, "e")
+    longer = Object(items[3].url, 100, items[3].etag)
+    other = Object(items[4].url, items[4].bytes, items[5].etag)
+    found = list(storage.read_many([*items, gone, longer, other, items[6]]))
+    assert [body for _, body in found[:200]] == [f"object {i:03d}".encode() for i in range(200)]
+    assert found[203] == (items[6], b"object 006")
+    absent, replaced, same_size = (error for _, error in found[200:203])
+    assert isinstance(absent, AbsentError)
+    assert str(absent) == f"{gone.url}: there is no such object"
+    for item, error in ((longer, replaced), (other, same_size)):
+        assert isinstance(error, InputError)
+        assert str(error).startswith(
+            f"{item.url}: its content is not the one that was listed ({item.bytes} bytes"
+        )
+
+
+def test_reading_many_holds_few_bodies_at_a_time(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(storage, "AHEAD_BYTES", 10_000)
+    for i in range(50):
+        storage.publish(storage.join(root, f"{i:02d}"), bytes(1000))
+    taken = itertools.count()
+    reading = storage.read_many(item for item in storage.list_objects(root) if next(taken) >= 0)
+    next(reading)
+    assert next(taken) == 10
+    reading.close()
+
+
+def test_a_reader_sees_the_old_or_the_new_while_another_writes(root: str) -> None:
+    url = storage.join(root, "x")
+    versions = [bytes([i]) * 200_000 for i in range(20)]
+    storage.publish(url, versions[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for version in versions:
+            storage.publish(url, version)
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while not done.is_set():
+        seen.append(storage.read(url))
+    writer.join()
+    assert {*seen} <= {*versions}
+    assert storage.read(url) == versions[-1]
+
+
+def test_of_twenty_that_create_one_object_one_wins(root: str) -> None:
+    url = storage.join(root, "000007.json")
+    together = threading.Barrier(20)
+
+    def create(i: int) -> bool:
+        together.wait()
+        return storage.create(url, f"writer {i}".encode())
+
+    with ThreadPoolExecutor(20) as pool:
+        won = list(pool.map(create, range(20)))
+    assert won.count(True) == 1
+    assert storage.read(url) == f"writer {won.index(True)}".encode()
+
+
+def test_creating_what_is_there_already_with_the_same_bytes_is_a_lost_reply(root: str) -> None:
+    url = storage.join(root, "x")
+    assert storage.create(url, b"mine")
+    assert storage.create(url, b"mine")
+    assert not storage.create(url, b"another's")
+    assert storage.read(url) == b"mine"
+    assert [item.url for item in storage.list_objects(root)] == [url]
+
+
+def test_the_probe_finds_create_kept_and_leaves_nothing(root: str) -> None:
+    storage.check_create(root)
+    assert storage.list_objects(root) == []
+
+
+def test_the_probe_names_a_store_that_ignores_preconditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a store cannot be had here: this mock is memory that overwrites whatever it is told."""
+
+    class Forgetful(MemoryFileSystem):
+        protocol = "forgetful"
+
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite") -> None:
+            super().pipe_file(path, value)
+
+    fsspec.register_implementation("forgetful", Forgetful, clobber=True)
+    with pytest.raises(InputError, match="this store puts an object where one is already"):
+        storage.check_create("forgetful:///registry")
+    assert storage.list_objects("forgetful:///registry") == []
 
 
 def test_a_missing_object_is_named(root: str) -> None:
-    with pytest.raises(InputError, match="nowhere: there is no such object"):
+    with pytest.raises(AbsentError, match="nowhere: there is no such object"):
         storage.read(storage.join(root, "nowhere"))
 
 
-def test_a_failed_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "store", ["minio"], indirect=True
+)  # SeaweedFS makes a bucket of any name when it is used
+def test_a_missing_bucket_is_named(root: str) -> None:
+    for attempt in (storage.list_objects, storage.read, lambda url: storage.publish(url, b"1")):
+        with pytest.raises(InputError, match="s3://no-such-bucket/x: there is no such bucket"):
+            attempt("s3://no-such-bucket/x")
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8))
+@settings(max_examples=20, deadline=None)
+def test_any_bytes_come_back(contents: list[bytes]) -> None:
+    root = f"memory:///{uuid.uuid4().hex}"
+    for i, content in enumerate(contents):
+        storage.publish(storage.join(root, str(i)), content)
+    assert [body for _, body in storage.read_many(storage.list_objects(root))] == contents
+
+
+@pytest.mark.parametrize("write", [storage.publish, storage.create])
+def test_a_failed_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write) -> None:  # type: ignore[no-untyped-def]
     def no_space(self: Path, data: bytes) -> int:
         self.touch()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", no_space)
     with pytest.raises(OutsideError, match="No space left on device"):
-        storage.publish(str(tmp_path / "x"), b"data")
+        write(str(tmp_path / "x"), b"data")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_where_an_object_should_be_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a folder stands where an object was expected"):
         storage.read(str(tmp_path))
+
+
+def test_an_unknown_scheme_is_named() -> None:
+    with pytest.raises(InputError, match="nope://: Protocol not known: nope"):
+        storage.read("nope://x/y")
 
 
 def test_plain_paths_are_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from urllib.request import getproxies
 
 def can_sign(fs: Any) -> bool:
     """Whether a driver's store is S3, reached directly; a proxy on the way is left to the driver."""
-    return "s3" in fs.protocol and not getproxies()
+    return "s3" in fs.protocol and not getproxies().keys() & {"http", "https", "all"}
 
 
 class SignedReader:

@@ -1,7 +1,7 @@
 """Objects by URL, on any fsspec filesystem: list, read many at once, publish whole or not at all.
 
 A plain path is a file URL. Credentials, endpoint and region come from the environment alone
-(FSSPEC_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
+(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from lobar.errors import AbsentError, InputError, LobarError, TakenError
 from lobar.parallel import in_order
 from lobar.signed import SignedReader, can_sign
 
-READERS = 32
+READERS = 64
 AHEAD_BYTES = 64 << 20
 SMALL_BYTES = 1 << 20
 BYTES_PER_SECOND = 1_000_000  # a slower line than this is a fault
@@ -67,11 +67,15 @@ def list_objects(url: str) -> list[Object]:
     A store without etags leaves `etag` empty; `with_etag` fills it from the content.
     """
     place = _place(url)
-    scheme = absolute(url).split("://", 1)[0]
     found = run(faults.wait_out(url, partial(place.ask, "find", detail=True), LONG))
-    if place.is_local:
-        found = {key: info for key, info in found.items() if _is_file(key)}
-    objects = (_object(f"{scheme}://{key}", info) for key, info in found.items() if not key.endswith("/"))
+    # drivers list an object at the very prefix too, and some stores what was a folder there
+    below = place.path.rstrip("/") + "/"
+    scheme = absolute(url).split("://", 1)[0]
+    objects = [
+        _object(f"{scheme}://{key}", info)
+        for key, info in found.items()
+        if key.startswith(below) and not key.endswith("/") and (not place.is_local or _is_file(key))
+    ]
     return sorted(objects, key=lambda item: item.url)
 
 

@@ -1,0 +1,237 @@
+"""Real S3 servers on loopback, for `make run STORE=…` and for the tests: SeaweedFS (s3) and MinIO (minio).
+
+python -m dev.servers s3|minio FOLDER [-- COMMAND …]
+"""
+
+import fcntl
+import json
+import os
+import random
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, get_args
+
+import typer
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session
+
+from dev import processes
+from lobar import console
+from lobar.errors import InputError, OutsideError
+
+Kind = Literal["s3", "minio"]
+BUCKET = "lobar"
+LOG = "server.log"
+REGION = "us-east-1"  # both servers' own
+READY_SECONDS = 60.0
+# SeaweedFS would take 17 s to part from peers that it does not have; what it was sent is on disk before
+GRACE_SECONDS = {"s3": 0.5, "minio": 10.0}
+SEAWEEDFS_PORTS = ("s3.port", "filer.port", "s3.port.grpc", "filer.port.grpc", "master.port",
+                   "master.port.grpc", "volume.port", "volume.port.grpc")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its URL, the one that a browser shows, the keys that open it, its process."""
+
+    kind: Kind
+    endpoint: str
+    console: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which s3fs and botocore find the server."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,  # the one that botocore reads
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "no_proxy": "127.0.0.1",
+        }
+
+
+@contextmanager
+def serve(kind: Kind, folder: Path, port: int = 0, keys: tuple[str, str] | None = None) -> Iterator[Server]:
+    """Run a server with data and log in `folder`, from its first answer to a signed request on.
+
+    `port` 0 takes a free one; `keys` are access and secret key, random unless given. What was put stays in
+    the folder for the next server there. A server does not outlive the thread that started it, even where
+    that one is killed. Raises InputError where the server's program is missing or the folder cannot be used,
+    OutsideError where another server has the folder, or with the log's end where this one fails.
+    """
+    access_key, secret_key = keys or (secrets.token_hex(10), secrets.token_hex(20))
+    ports = _ports(port)
+    folder = folder.absolute()
+    # nothing of the caller's environment: both servers take settings, and keys, from theirs
+    environment = {"HOME": str(folder)}
+    with _log_of(folder) as log:
+        if kind == "s3":
+            command = _seaweedfs(folder, ports, access_key, secret_key)
+        else:
+            command = _minio(folder, ports)
+            environment |= {"MINIO_ROOT_USER": access_key, "MINIO_ROOT_PASSWORD": secret_key}
+            environment |= {"MINIO_UPDATE": "off"}
+        try:
+            with processes.started(processes.tied(command), environment, GRACE_SECONDS[kind], log) as process:
+                log.close()  # from here on the server alone holds the lock, as long as it lives
+                urls = [f"http://127.0.0.1:{number}" for number in ports]
+                browser = urls[1] + ("/buckets/" if kind == "s3" else "")
+                server = Server(kind, urls[0], browser, access_key, secret_key, process)
+                _await(server, folder / LOG)
+                yield server
+        finally:
+            for number in ports:  # SeaweedFS leaves its sockets
+                for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    left.unlink(missing_ok=True)
+
+
+def make_bucket(server: Server, name: str = BUCKET) -> None:
+    """Make a bucket unless it is there."""
+    _make_bucket(_client(server), name)
+
+
+def find_minio() -> Path | None:
+    """MinIO's program: on PATH, else where `make minio` builds it, else None."""
+    found = shutil.which("minio") or shutil.which(Path(__file__).parents[1] / ".tools/minio")
+    return Path(found) if found else None
+
+
+def _log_of(folder: Path) -> IO[bytes]:
+    """The log of a folder's server, locked against another server on the same folder."""
+    try:
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        log = (folder / LOG).open("ab")
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutsideError(f"{folder}: a server runs on this folder already; stop it first") from error
+    except OSError as error:
+        raise InputError(f"{error.filename}: {error.strerror}; choose another folder") from error
+    return log
+
+
+def _seaweedfs(folder: Path, ports: Sequence[int], access_key: str, secret_key: str) -> list[str]:
+    """The command of SeaweedFS: its S3 gateway, and the master, volume and filer servers that this needs."""
+    program = Path(sys.executable).with_name("weed")
+    if not program.exists():
+        raise InputError(f"{program}: SeaweedFS is not there; run make install")
+    identity = {"name": BUCKET, "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"]}  # fmt: skip
+    config = folder / "s3.json"
+    config.unlink(missing_ok=True)
+    config.touch(mode=0o600)
+    config.write_text(json.dumps({"identities": [identity]}))
+    return [
+        str(program), "-logtostderr=true", "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.peers=none",
+        "-master.volumeSizeLimitMB=128", "-volume.max=200", "-s3", f"-s3.config={config}",
+        "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        *(f"-{name}={port}" for name, port in zip(SEAWEEDFS_PORTS, ports, strict=True)),
+    ]  # fmt: skip
+
+
+def _minio(folder: Path, ports: Sequence[int]) -> list[str]:
+    program = find_minio()
+    if program is None:
+        raise InputError("no minio on PATH or in .tools: run make minio (wants Go), or use s3 in its place")
+    addresses = ["--address", f"127.0.0.1:{ports[0]}", "--console-address", f"127.0.0.1:{ports[1]}"]
+    return [str(program), "server", str(folder / "data"), *addresses]
+
+
+def _ports(first: int) -> list[int]:
+    """As many free ports as SeaweedFS needs; the first is `first` unless that is 0.
+
+    Below those that the kernel gives to outgoing connections: a client that waits for a stopped server would
+    in the end be given that server's port, and talk to itself.
+    """
+    found = [first] if first else []
+    with ExitStack() as held:
+        while len(found) < len(SEAWEEDFS_PORTS):
+            listener = held.enter_context(socket.socket())
+            port = random.randrange(10_000, 32_768)
+            with suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                found += [port] if port != first else []
+    return found
+
+
+def _client(server: Server) -> Any:
+    settings = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10, proxies={})
+    return Session().create_client(
+        "s3", REGION, endpoint_url=server.endpoint, aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key, config=settings,
+    )  # fmt: skip
+
+
+def _make_bucket(client: Any, name: str) -> None:
+    if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+        client.create_bucket(Bucket=name)
+
+
+def _await(server: Server, log: Path) -> None:
+    """Return once the server takes an object; raise OutsideError where it does not come to that."""
+    client, until = _client(server), time.monotonic() + READY_SECONDS
+    probe = {"Bucket": BUCKET, "Key": ".ready"}
+    while True:
+        status = server.process.poll()
+        try:
+            # SeaweedFS lists its buckets seconds before it finds its volumes
+            _make_bucket(client, BUCKET)
+            client.put_object(**probe, Body=b"ready")
+            client.delete_object(**probe)
+            return
+        except (BotoCoreError, ClientError) as error:
+            trouble = str(error) if status is None else f"ended with status {status}"
+        if status is not None or time.monotonic() > until:
+            end = " | ".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise OutsideError(f"{server.kind}: the server does not come up: {trouble}; {log} ends: {end}")
+        time.sleep(0.05)
+
+
+def _wait(server: Server) -> None:
+    """Say how to use the server, and wait to be told to stop."""
+    print(f"{server.kind} server with the bucket {BUCKET}; Ctrl-C ends it. In a browser: {server.console}")
+    print("In another shell:")
+    print("\n".join(f"  export {name}={value}" for name, value in server.environment.items()), flush=True)
+    with suppress(OutsideError):
+        server.process.wait()
+    if server.process.returncode is not None:
+        raise OutsideError(f"{server.kind}: the server ended by itself, status {server.process.returncode}")
+
+
+def main(
+    kind: Annotated[str, typer.Argument(help="s3 (SeaweedFS) or minio")],
+    folder: Annotated[Path, typer.Argument(help="where the server keeps its data and its log")],
+    command: Annotated[list[str] | None, typer.Argument(help="to run with the server's variables")] = None,
+) -> None:
+    """Run COMMAND beside an S3 server on loopback, and end with its status; without, serve until Ctrl-C."""
+    known: list[Kind] = [each for each in get_args(Kind) if each == kind]
+    if not known:
+        raise InputError(f"{kind}: there is no such server; choose {' or '.join(get_args(Kind))}")
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_S3"))]:
+        del os.environ[name]  # another store's
+    with serve(known[0], folder) as server:
+        make_bucket(server)
+        if command:
+            raise SystemExit(processes.run(command, os.environ | server.environment))
+        _wait(server)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command()(main)
+    processes.raise_once_when_told()
+    sys.exit(console.run_job(lambda: app(prog_name="python -m dev.servers")))
