@@ -46,7 +46,7 @@ main-job:
 # $(call build-minio,what to say where there is none): the project offers no binaries any more
 build-minio = command -v minio >/dev/null || test -x .tools/minio || { command -v go >/dev/null && \
 	echo "building MinIO with Go into .tools; this takes about 4 minutes, once" && \
-	GOBIN=$(CURDIR)/.tools go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c; } || \
+	GOBIN="$(CURDIR)/.tools" go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c; } || \
 	{ echo "no MinIO: $(1)" >&2; exit 2; }
 
 minio: ## MinIO for STORE=minio: the one on PATH, or built with Go

@@ -13,8 +13,29 @@ from typing import IO
 from lobar import console
 from lobar.errors import InputError, OutsideError
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 COMMAND_GRACE_SECONDS = 40.0  # a workflow's runner gives its steps 30
+LOOK_EVERY_SECONDS = 0.05
+
+
+class Stop:
+    """Listens for SIGTERM, SIGINT and SIGHUP.
+
+    Nothing is raised where one comes: botocore takes any exception for one of its own, and a process that is
+    about to be started would be lost.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, self._hear)
+
+    def _hear(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+
+    def check(self) -> None:
+        """Raise OutsideError if one came."""
+        if self.signum:
+            raise OutsideError(console.told(self.signum))
 
 
 @contextmanager
@@ -25,20 +46,18 @@ def started(
 
     SIGTERM goes to it, then to what it leaves of its group; what is left after `grace` seconds is killed.
     """
-    process: subprocess.Popen[bytes] | None = None
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
     try:
-        # raising in the midst of Popen, a signal's handler would lose the process; so signals wait for its end
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        try:
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
-            )  # fmt: skip
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield process
     finally:
-        if process and process.returncode is None:  # else its number may be another's by now
+        if process.returncode is None:  # else its number may be another's by now
             _end(process, grace)
 
 
@@ -51,30 +70,21 @@ def tied(command: Sequence[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else [*command]
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+def run(command: Sequence[str], environment: Mapping[str, str], stop: Stop) -> int:
     """Run a command, end what it leaves behind, and return its status.
 
-    Raises InputError where there is no such command.
+    Raises OutsideError where a signal told us to stop, InputError where there is no such command.
     """
+    stop.check()
     try:
         with started(command, environment, COMMAND_GRACE_SECONDS) as process:
-            # not collected before its group has ended, so that its number stays its own
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            # its status is not collected before its group has ended, so that its number stays its own
+            while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+                stop.check()
+                time.sleep(LOOK_EVERY_SECONDS)
     except (FileNotFoundError, PermissionError) as error:
         raise InputError(f"{command[0]}: {error.strerror}; name a command after --") from error
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
-
-
-def raise_once_when_told() -> None:
-    """Raise OutsideError on the first SIGTERM, SIGINT or SIGHUP; another must not interrupt the ending."""
-
-    def told_to_stop(signum: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise OutsideError(console.told(signum))
-
-    for each in SIGNALS:
-        signal.signal(each, told_to_stop)
 
 
 def _end(process: subprocess.Popen[bytes], grace: float) -> None:
@@ -85,7 +95,7 @@ def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     with suppress(ProcessLookupError):  # until none of the group is there
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < until:
-            time.sleep(0.02)
+            time.sleep(LOOK_EVERY_SECONDS)
             os.killpg(process.pid, 0)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -68,10 +68,11 @@ class Server:
 def serve(kind: Kind, folder: Path, port: int = 0, keys: tuple[str, str] | None = None) -> Iterator[Server]:
     """Run a server with data and log in `folder`, from its first answer to a signed request on.
 
-    `port` 0 takes a free one; `keys` are access and secret key, random unless given. What was put stays in
-    the folder for the next server there. A server does not outlive the thread that started it, even where
-    that one is killed. Raises InputError where the server's program is missing or the folder cannot be used,
-    OutsideError where another server has the folder, or with the log's end where this one fails.
+    Its bucket `lobar` is made. `port` 0 takes a free one; `keys` are access and secret key, random unless
+    given. What was put stays in the folder for the next server there. A server does not outlive the thread
+    that started it, even where that one is killed. Raises InputError where the server's program is missing or
+    the folder cannot be used, OutsideError where another server has it, or with the log's end where this one
+    fails.
     """
     access_key, secret_key = keys or (secrets.token_hex(10), secrets.token_hex(20))
     ports = _ports(port)
@@ -201,15 +202,15 @@ def _await(server: Server, log: Path) -> None:
         time.sleep(0.05)
 
 
-def _wait(server: Server) -> None:
+def _wait(server: Server, stop: processes.Stop) -> None:
     """Say how to use the server, and wait to be told to stop."""
     print(f"{server.kind} server with the bucket {BUCKET}; Ctrl-C ends it. In a browser: {server.console}")
     print("In another shell:")
     print("\n".join(f"  export {name}={value}" for name, value in server.environment.items()), flush=True)
-    with suppress(OutsideError):
-        server.process.wait()
-    if server.process.returncode is not None:
-        raise OutsideError(f"{server.kind}: the server ended by itself, status {server.process.returncode}")
+    while not stop.signum:
+        if (status := server.process.poll()) is not None:
+            raise OutsideError(f"{server.kind}: the server ended by itself, status {status}")
+        time.sleep(processes.LOOK_EVERY_SECONDS)
 
 
 def main(
@@ -223,15 +224,14 @@ def main(
         raise InputError(f"{kind}: there is no such server; choose {' or '.join(get_args(Kind))}")
     for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_S3"))]:
         del os.environ[name]  # another store's
+    stop = processes.Stop()
     with serve(known[0], folder) as server:
-        make_bucket(server)
         if command:
-            raise SystemExit(processes.run(command, os.environ | server.environment))
-        _wait(server)
+            raise SystemExit(processes.run(command, os.environ | server.environment, stop))
+        _wait(server, stop)
 
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    processes.raise_once_when_told()
     sys.exit(console.run_job(lambda: app(prog_name="python -m dev.servers")))

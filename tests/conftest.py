@@ -160,7 +160,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """SeaweedFS, with the bucket `lobar`."""
     with servers.serve("s3", tmp_path_factory.mktemp("s3")) as server:
-        servers.make_bucket(server)
         yield server
 
 
@@ -170,5 +169,4 @@ def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S
     if servers.find_minio() is None:
         pytest.skip("no minio: neither on PATH nor in .tools (make minio builds it with Go)")
     with servers.serve("minio", tmp_path_factory.mktemp("minio")) as server:
-        servers.make_bucket(server)
         yield server

@@ -13,12 +13,12 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.session import Session
 
-from dev.servers import BUCKET, LOG, Server, serve
+from dev.servers import BUCKET, LOG, Server, make_bucket, serve
 from lobar.errors import OutsideError
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000"}  # 127.0.0.1 and ::1 as /proc/net writes them
 DEV_SERVERS = [sys.executable, "-m", "dev.servers"]
-SLEEPER = f"{sys.executable} -c 'import time; time.sleep(600)' $0"
+SLEEPER = f"{sys.executable} -c 'import time; time.sleep(60)' $0"
 
 
 @pytest.fixture(params=["s3_server", "minio_server"])
@@ -63,7 +63,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def test_objects_outlive_a_killed_server(server: Server, tmp_path: Path) -> None:
     with serve(server.kind, tmp_path) as first:
-        client(first).create_bucket(Bucket="kept")
+        make_bucket(first, "kept")
         client(first).put_object(Bucket="kept", Key="a/b", Body=b"content")
         first.process.kill()
         first.process.wait()
@@ -71,7 +71,7 @@ def test_objects_outlive_a_killed_server(server: Server, tmp_path: Path) -> None
         with serve(server.kind, tmp_path, port, (first.access_key, first.secret_key)) as second:
             assert second.environment == first.environment
             assert client(first).get_object(Bucket="kept", Key="a/b")["Body"].read() == b"content"
-            client(first).put_object(Bucket="kept", Key="a/c", Body=b"more")
+            make_bucket(second, "kept")
 
 
 def test_only_the_right_keys_open_it(server: Server) -> None:
@@ -112,7 +112,7 @@ def test_the_command_has_the_servers_variables_and_gives_its_status(
 ) -> None:
     line = "import fsspec; fsspec.filesystem('s3').pipe('lobar/x', b'1'); raise SystemExit(7)"
     process = started(f'{SLEEPER} >/dev/null 2>&1 & {sys.executable} -c "{line}"')
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=30)
     assert (process.returncode, stderr) == (7, "")
     assert (tmp_path / LOG).exists()
     assert [*commands(tmp_path)] == []
@@ -125,7 +125,7 @@ def test_a_signal_ends_the_command_and_the_server(
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=30)
     assert process.returncode == 75
     assert stderr == "error: told to stop (SIGTERM); run the same command again to go on\n"
     assert [*commands(tmp_path)] == []
