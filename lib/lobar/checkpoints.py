@@ -32,7 +32,7 @@ class Checkpoints:
         storage.publish(storage.join(self.url, name), data)
         record = storage.join(self.url, f"{epoch:04d}.json")
         artifacts.commit(record, {"weights": name}, history=history)
-        for item in storage.list_objects(self.url):
+        for item in reversed(storage.list_objects(self.url)):  # a record goes before what it names
             # never a newer one: another pod of this training may be ahead
             if int(storage.name(item.url)[:4]) < epoch:
                 storage.remove(item.url)

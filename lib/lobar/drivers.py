@@ -69,6 +69,7 @@ def _filesystem(scheme: str) -> "AbstractFileSystem":
             "connect_timeout": 10,
             "read_timeout": faults.attempt_seconds(),
             "retries": {"total_max_attempts": 1},
+            "signature_version": "s3v4",  # the older one would still be taken for signed URLs
             "response_checksum_validation": "when_required",  # storage compares sizes and etags
         }
     try:

@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -21,13 +22,13 @@ ATTEMPT_SECONDS = 20.0
 FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
 SAID_AFTER_SECONDS = 2.0
 
+QUERY = re.compile(r"\?[^\s'\"]+")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PASSING_ERRORS = {
-    "HTTPClientError", "ConnectionError", "TimeoutError", "ClientConnectionError", "ClientPayloadError",
-    "IncompleteReadError", "ResponseParserError", "ResponseStreamingError", "FlexibleChecksumError",
-    "ServerDisconnectedError",
+    "ConnectionError", "FlexibleChecksumError", "HTTPClientError", "IncompleteReadError",
+    "ResponseParserError", "ResponseStreamingError",
 }  # fmt: skip
 PASSING_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 507, 509}
 # some arrive with status 400 although nothing is wrong with the request
@@ -99,7 +100,8 @@ def _passing(error: Exception) -> str | None:
     if isinstance(error, TimeoutError):
         return "the store does not answer"
     names = {kind.__name__ for kind in type(error).__mro__}
-    return f"{type(error).__name__}: {error}" if names & PASSING_ERRORS else None
+    passes = names & PASSING_ERRORS or type(error).__module__.startswith("aiohttp")
+    return _plain(error) if passes else None
 
 
 def _named(url: str, error: Exception) -> Exception:
@@ -131,8 +133,13 @@ def _named(url: str, error: Exception) -> Exception:
     if isinstance(error, OSError) or type(error).__module__.startswith(
         ("botocore", "aiobotocore", "aiohttp")
     ):
-        return OutsideError(f"{url}: {type(error).__name__}: {error}")
+        return OutsideError(f"{url}: {_plain(error)}")
     return error
+
+
+def _plain(error: Exception) -> str:
+    """An error in words, without the query of a URL in it, which may be a signature."""
+    return f"{type(error).__name__}: {QUERY.sub('', str(error))}"
 
 
 def _response(error: BaseException) -> tuple[str, int]:

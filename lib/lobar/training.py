@@ -204,13 +204,14 @@ def run(data: artifacts.Dataset, model: artifacts.Model, options: Options) -> di
         "options": asdict(options),
         "lobar": code_version(),
     }
+    saved = checkpoints.Checkpoints(model.checkpoints(artifacts.digest(inputs)[:12]))
     if record := artifacts.already(model.training, inputs, "train"):
         log.info("trained already: %s", model.url)
+        saved.clear()  # what an attempt may have left that was ended while it did so itself
         return record
     compiled = compile_network(options)
     train, refused = load(dataset.read_index(data, "train"), options, "train")
     valid, others = load(dataset.read_index(data, "valid"), options, "valid")
-    saved = checkpoints.Checkpoints(model.checkpoints(artifacts.digest(inputs)[:12]))
     history = fit(compiled, train, valid, options, saved)
     files = checkpoints.export(compiled, model)
     table = io.StringIO()
