@@ -100,8 +100,8 @@ def _passing(error: Exception) -> str | None:
     if isinstance(error, TimeoutError):
         return "the store does not answer"
     names = {kind.__name__ for kind in type(error).__mro__}
-    passes = names & PASSING_ERRORS or type(error).__module__.startswith("aiohttp")
-    return _plain(error) if passes else None
+    lost = bool(names & PASSING_ERRORS) or type(error).__module__.startswith("aiohttp")
+    return _plain(error) if lost else None
 
 
 def _named(url: str, error: Exception) -> Exception:
