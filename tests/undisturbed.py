@@ -1,0 +1,177 @@
+"""Every job as it runs once on a small data set in an S3 store, undisturbed: what all others must equal."""
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from jobs.__main__ import main
+from lobar import evaluation, report, storage, training
+from tests.conftest import make_dicom, smooth_noise
+from tests.proxy import OF_BODIES, Kind, Proxy
+
+ROOT = "s3://lobar/store-faults"
+SMALL = ["--image-size", 32, "--channels", 2, "--blocks", 1, "--depth", 2, "--batch-size", 4, "--epochs", 2]
+NAMING = ("files", "index", "scores", "slices", "submission", "table")
+Objects = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it ran undisturbed: command, what lay at its place before and after, requests, and seconds."""
+
+    command: list[Any]
+    place: str
+    given: Objects
+    made: Objects
+    requests: list[str]
+    seconds: float
+
+    def at(self, place: str) -> list[Any]:
+        """The command for another place, with what has to lie there put there."""
+        put(place, self.given)
+        return [place if argument == self.place else argument for argument in self.command]
+
+    def request(self, moment: str, kind: Kind) -> int:
+        """The number of the request in which a moment begins, among those to which such a fault happens."""
+        affected = [each for each in self.requests if kind not in OF_BODIES or each.startswith("GET")]
+        writes = [i for i, each in enumerate(affected, start=1) if each.startswith(("PUT", "DELETE"))]
+        match moment:
+            case "reading":
+                return len(affected) // 3 + 1
+            case "writing":
+                return writes[len(writes) // 2 - 1]
+        return len(affected)
+
+
+def objects(place: str) -> Objects:
+    found = {}
+    for item, data in storage.read_many(storage.list_objects(place)):
+        assert isinstance(data, bytes), data
+        found[item.url.removeprefix(f"{place}/")] = data
+    return found
+
+
+def put(place: str, given: Objects) -> None:
+    for name, data in given.items():
+        storage.publish(storage.join(place, name), data)
+
+
+def without_time(found: Objects) -> dict[str, Any]:
+    """Objects as they may be compared: records say when they were made, and nothing else does."""
+    compared: dict[str, Any] = {**found}
+    for name in found:
+        if name.endswith(".json"):
+            compared[name] = json.loads(found[name])
+            compared[name].pop("created", None)
+    return compared
+
+
+def check_whole(found: Objects, made: Objects) -> None:
+    """Every object is that of an undisturbed run or a checkpoint, and what a record names is there."""
+    wanted = without_time(made)
+    digests = {hashlib.sha256(data).hexdigest() for data in found.values()}
+    for name, data in without_time(found).items():
+        if name.endswith(".npz"):
+            assert hashlib.sha256(data).hexdigest() in name
+        elif name.startswith("checkpoints/"):
+            assert f"{Path(name).parent}/{data['inputs']['weights']}" in found
+        else:
+            assert data == wanted[name], name
+        if name.endswith(".json"):
+            named = json.dumps([json.loads(found[name]).get(key) for key in NAMING])
+            assert {*re.findall("[0-9a-f]{64}", named)} <= digests, f"{name} names what is not there"
+
+
+def last_line(said: str) -> str:
+    """The line that tells a person what is wrong; nothing that was said may be a stack trace or a secret."""
+    assert not re.search(f"Traceback|Signature=|{os.environ['AWS_SECRET_ACCESS_KEY']}", said)
+    return said.splitlines()[-1]
+
+
+@contextmanager
+def simple_training() -> Iterator[None]:
+    """Let train trace its network once and export a simple one of its weights, and evaluate draw nothing."""
+    from keras import Model
+
+    compile_network = training.compile_network
+    compiled: list[tuple[Model, list[np.ndarray]]] = []
+
+    def compile_once(options: training.Options) -> Model:
+        if not compiled:
+            model = compile_network(options)
+            compiled.append((model, model.get_weights()))
+        model, weights = compiled[0]
+        model.set_weights(weights)
+        for variable in model.optimizer.variables:
+            variable.assign(variable.numpy() * 0)
+        return model
+
+    def export(model: Model, path: str, **_: Any) -> None:
+        # all named: OpenVINO numbers what is not, through the whole process
+        weights = np.concatenate([array.ravel() for array in model.get_weights()])
+        levels = ops.parameter([-1, *model.input_shape[1:]], np.uint8, name="levels")
+        scaled = ops.divide(
+            ops.convert(levels, "f32", name="f"), ops.constant(np.float32(255), name="w"), name="s"
+        )
+        mean = ops.reduce_mean(ops.constant(weights, name="weights"), ops.constant([0], name="a"), name="m")
+        simple = ov.Model([ops.result(ops.add(scaled, mean, name="p"), name="r")], [levels], "simple")
+        ov.save_model(simple, path, compress_to_fp16=False)
+
+    def render(found: evaluation.Evaluation, *_: Any) -> bytes:
+        return json.dumps(found.scores).encode()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "compile_network", compile_once)
+        patch.setattr(
+            Model,
+            "save",
+            lambda model, path, **_: path.write_bytes(b"as Keras writes it, but without the time"),
+        )
+        patch.setattr(Model, "export", export)
+        patch.setattr(report, "render", render)
+        yield
+
+
+def run_all(proxy: Proxy) -> dict[str, Job]:
+    """Make the data set and run each job on it, through a proxy that counts requests."""
+    rows = ["patientId,x,y,width,height,Target"]
+    for i in range(24):
+        storage.publish(f"{ROOT}/train/p{i}.dcm", make_dicom(smooth_noise(128, 96, i)))
+        rows.append(f"p{i},8,8,{20 + i % 5},16,1" if i % 2 else f"p{i},,,,,0")
+    for i in range(10):
+        storage.publish(f"{ROOT}/test/t{i}.dcm", make_dicom(smooth_noise(64, 64, i)))
+    storage.publish(f"{ROOT}/labels.csv", ("\n".join(rows) + "\n").encode())
+    dataset, model, prediction = f"{ROOT}/dataset", f"{ROOT}/model", f"{ROOT}/prediction"
+
+    def undisturbed(place: str, *command: Any) -> Job:
+        given, first, started = objects(place), len(proxy.requests), time.monotonic()
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([str(argument) for argument in command])
+        seconds = time.monotonic() - started
+        requests = proxy.requests[first:]
+        return Job([*command], place, given, objects(place), requests, seconds)
+
+    labels = ["--labels", f"{ROOT}/labels.csv", "--images", f"{ROOT}/train", "--valid-fraction", 0.3]
+    images = ["--images", f"{ROOT}/test", "--model", model, "--shards", 2]
+    found = {
+        "label-index": undisturbed(dataset, "label-index", *labels, "--out", dataset),
+        "train": undisturbed(model, "train", "--dataset", dataset, "--out", model, *SMALL),
+        "evaluate": undisturbed(model, "evaluate", "--dataset", dataset, "--model", model),
+        "plan": undisturbed(prediction, "plan", *images, "--out", prediction),
+        "predict": undisturbed(prediction, "predict", "--prediction", prediction, "--shard", 0),
+    }
+    undisturbed(prediction, "predict", "--prediction", prediction, "--shard", 1)
+    found["merge-submission"] = undisturbed(prediction, "merge-submission", "--prediction", prediction)
+    return found
