@@ -1,6 +1,7 @@
 """What several test files need: files on disk, small DICOMs, and the real data where they are."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,15 @@ from lobar import workflow, workflow_steps
 from tests.stubs import Bench
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def no_handler_of_a_job() -> Iterator[None]:
+    """A job logs to its own stderr, which a test closes with itself."""
+    yield
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def test_errors_that_are_none_of_a_stores_are_left_as_they_are(clock: Clock, err
 any_fault = st.sampled_from([error for error, _ in PASSING])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
 @given(patience=st.integers(1, 600), errors=st.lists(any_fault, min_size=1, max_size=5))
 def test_tries_keep_within_the_deadline_and_waits_within_their_bounds(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, patience: int, errors: list[Exception]
