@@ -14,10 +14,10 @@ SERVE := $(BIN)/python -m dev.servers $(STORE) $(RUN)/store
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run main-job minio test check bench clean lock
+.PHONY: help install run main-job minio test check images push test-images bench clean lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## everything lobar needs, into .venv
 
@@ -62,16 +62,34 @@ check: install ## format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Containers: podman or docker, whichever is there; VERSION is lobar's own
+ENGINE ?= $(firstword $(notdir $(shell command -v podman docker)))
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/lobar/__init__.py)
+BUILD = $(or $(ENGINE),$(error images need podman or docker)) build $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_OPTIONS)
+
+images: ## the container images lobar and lobar-train; CUDA=1 for GPU nodes, BASE=another Python image
+	$(BUILD) --target jobs -t lobar:$(VERSION) .
+	$(BUILD) --target train $(if $(CUDA),--build-arg TRAIN=train-cuda) -t lobar-train:$(VERSION) .
+
+push: ## the images to REGISTRY=host/path
+	@test -n "$(REGISTRY)" || { echo "push needs REGISTRY=host/path" >&2; exit 2; }
+	for name in lobar lobar-train; do $(ENGINE) tag $$name:$(VERSION) $(REGISTRY)/$$name:$(VERSION) && \
+		$(ENGINE) push $(REGISTRY)/$$name:$(VERSION) || exit; done
+	@echo "submit with: -p image=$(REGISTRY)/lobar:$(VERSION) -p train-image=$(REGISTRY)/lobar-train:$(VERSION)"
+
+test-images: install ## build the images and run every job in them; BASE=another Python image
+	BASE=$(BASE) $(BIN)/python -m pytest -m images -v
+
 bench: install ## reading from S3, beside fsspec and one by one
 	@$(BIN)/python -m bench.storage
 
 clean: ## remove runs/, keep .venv and .tools
 	rm -rf runs
 
+PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+
 lock: install ## pin every dependency again, with hashes
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --no-header --upgrade --all-extras --no-emit-package lobar pyproject.toml -o requirements/dev.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --no-header --constraint requirements/dev.txt --extra train pyproject.toml -o requirements/train.txt
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --no-header --constraint requirements/dev.txt pyproject.toml -o requirements/jobs.txt
+	$(PIN) --upgrade --extra gcs --extra train --extra test --extra lock --no-emit-package lobar pyproject.toml -o requirements/dev.txt
+	$(PIN) --constraint requirements/dev.txt --extra gcs pyproject.toml -o requirements/jobs.txt
+	$(PIN) --constraint requirements/dev.txt --extra gcs --extra train pyproject.toml -o requirements/train.txt
+	$(PIN) --constraint requirements/dev.txt --extra gcs --extra cuda pyproject.toml -o requirements/train-cuda.txt

@@ -9,6 +9,7 @@ def main(
     model: Annotated[str, typer.Option(help="a model made by train")],
     dataset: Annotated[str, typer.Option(help="the dataset to validate on")],
     report: Annotated[str, typer.Option(help="put a copy of the report there")] = "",
+    figures: Annotated[str, typer.Option(help="put the challenge metric as a number into this folder")] = "",
 ) -> None:
     import json
 
@@ -35,6 +36,7 @@ def main(
     print(f"challenge metric on {record['images']} validation images, {record['positive']} positive"
           " (95 % interval over people):")  # fmt: skip
     systems = {name: Interval(**value) for name, value in record["systems"].items()}
+    artifacts.write_figures(figures, {"challenge-metric": systems["tuned"].metric})
     for name, title in reporting.SYSTEMS.items():
         print(f"  {title:42}{reporting.interval(systems[name])}")
     print(f"  {evaluation.verdict(systems)}")

@@ -6,6 +6,11 @@ from typing import Annotated
 import typer
 
 
+class Device(StrEnum):
+    cpu = "cpu"
+    gpu = "gpu"
+
+
 class Point(StrEnum):
     tuned = "tuned"
     notebook = "notebook"
@@ -16,6 +21,7 @@ def main(
     model: Annotated[str, typer.Option(help="a model released by evaluate")],
     shards: Annotated[int, typer.Option(min=1, help="pods that will predict, one shard each")],
     out: Annotated[str, typer.Option(help="the prediction's folder")],
+    device: Annotated[Device, typer.Option(help="OpenVINO on the CPU or TensorFlow on the GPU")] = Device.cpu,
     precision: Annotated[str, typer.Option(help="of the network's arithmetic, or auto")] = "auto",
     operating_point: Annotated[Point, typer.Option(help="how maps become boxes")] = Point.tuned,
 ) -> None:
@@ -23,8 +29,9 @@ def main(
 
     place = artifacts.Prediction(storage.absolute(out))
     released = artifacts.Model(storage.absolute(model))
-    made, others = plan.make(images, released, shards, place, precision, operating_point.value)
+    made, others = plan.make(images, released, shards, place, device.value, precision, operating_point.value)
     print(f"plan: {place.url}")
-    print(f"  {made.inputs['count']} images in {shards} shards, {made.inputs['precision']}")
+    how = f"{made.inputs['precision']} on the {made.inputs['device']}"
+    print(f"  {made.inputs['count']} images in {shards} shards, {how}")
     if others:
         print(f"  {len(others)} other objects are no images: {', '.join(others[:3])}")

@@ -73,7 +73,6 @@ REFUSED = [
     ),
     (_spec(entrypoint="none"), "spec.entrypoint: there is no template 'none'"),
     (_spec(entrypoint="stub"), "spec.templates[1]: the local run wants a dag"),
-    (_spec(onExit="stub"), "spec.onExit: the local run"),
     (_spec(hooks={}), "spec.hooks: the local run"),
     (_spec(templateDefaults={}), "spec.templateDefaults: the local run"),
     (_spec(workflowTemplateRef={"name": "x"}), "spec.workflowTemplateRef: the local run"),
@@ -84,7 +83,7 @@ REFUSED = [
     ),
     (_template(script={}), "spec.templates[1].script: the local run"),
     (_template(sidecars=[]), "spec.templates[1].sidecars: the local run"),
-    (_template(outputs={"parameters": []}), "spec.templates[1].outputs.parameters: the local run"),
+    (_template(outputs={"exitCode": "0"}), "spec.templates[1].outputs.exitCode: the local run"),
     (_template(inputs={"artifacts": []}), "spec.templates[1].inputs.artifacts: the local run"),
     (
         _template(retryStrategy={"limit": 3}),
@@ -135,11 +134,13 @@ def test_refuses_a_parameter_that_nobody_declares(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kind: CronWorkflow", "found 0 documents of kind Workflow"),
-        ("kind: Workflow\n---\nkind: Workflow", "found 2 documents of kind Workflow"),
+        ("kind: Pod", "found 0 workflows"),
+        ("kind: Workflow\n---\nkind: CronWorkflow", "found 2 workflows"),
         ("kind: [", "not a YAML file"),
-        ("- a\n- b", "found 0 documents"),
+        ("- a\n- b", "found 0 workflows"),
         ("kind: Workflow", "spec.entrypoint: a value is missing"),
+        ("kind: CronWorkflow", "spec.workflowSpec.entrypoint: a value is missing"),
+        ("kind: CronWorkflow\nspec: {workflowSpec: {hooks: {}}}", "spec.workflowSpec.hooks: the local run"),
         ("kind: Workflow\nspec: text", "spec: the local run does not execute this"),
         ("kind: Workflow\nspec: {templates: {a: b}}", "spec.templates: the local run does not execute this"),
     ],
@@ -159,11 +160,12 @@ def test_what_only_a_cluster_has_is_ignored(bench: Bench) -> None:
     bench.document["metadata"] |= {"labels": {"a": "b"}, "annotations": {}, "namespace": "x"}
     bench.document["spec"] |= {
         "serviceAccountName": "x", "parallelism": 3, "activeDeadlineSeconds": 1, "podGC": {"strategy": "x"},
-        "ttlStrategy": {}, "nodeSelector": {"a": "b"}, "metrics": {"prometheus": []},
+        "ttlStrategy": {}, "nodeSelector": {"a": "b"}, "metrics": {"prometheus": []}, "onExit": "none",
     }  # fmt: skip
     bench.template |= {
         "activeDeadlineSeconds": 1, "securityContext": {"runAsUser": 1}, "volumes": [{"name": "x"}],
         "tolerations": [{"key": "x"}], "outputs": {"artifacts": [{"name": "x", "path": "/none"}]},
+        "podSpecPatch": "{{=not.looked.at}}",
     }  # fmt: skip
     bench.template["container"] |= {
         "image": "{{not.looked.at}}", "resources": {"limits": {"nvidia.com/gpu": 1}}, "envFrom": [],

@@ -16,11 +16,17 @@ from lobar import workflow_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
-RUNNABLE = ["full.yaml"]
+RUNNABLE = ["full.yaml", "predict.yaml", "retrain.yaml"]
 
 
 def _load(name: str) -> dict[str, Any]:
     return yaml.safe_load((WORKFLOWS / name).read_text())
+
+
+def _spec(name: str) -> dict[str, Any]:
+    """What a run of the file is made of."""
+    spec = _load(name)["spec"]
+    return spec.get("workflowSpec", spec)
 
 
 def _steps() -> list[workflow_steps.Step]:
@@ -53,6 +59,41 @@ def test_full_runs_the_jobs_in_order() -> None:
     )
 
 
+def test_predict_asks_the_registry_for_its_model() -> None:
+    plan, *_ = workflow_steps.read(WORKFLOWS / "predict.yaml", {"root": "r", "images": "new"}).tasks
+    assert {"--model=r/registry", "--images=new", "--device=cpu"} <= {*plan.steps[0].command}
+
+
+def test_retrain_ends_with_a_comparison() -> None:
+    read = workflow_steps.read(WORKFLOWS / "retrain.yaml", {"root": "r", "min-gain": "0.01"})
+    assert [task.name for task in read.tasks] == ["label-index", "train", "evaluate", "promote"]
+    made = {f"--challenger=r/models/{read.name}", f"--dataset=r/datasets/{read.name}"}
+    assert made | {"--registry=r/registry", "--min-gain=0.01"} <= {*read.tasks[-1].steps[0].command}
+
+
+def test_workflows_agree_on_what_is_not_their_own() -> None:
+    """A parameter means the same and has the same default in each of them; so do the bounds of a run."""
+    declared: dict[str, Any] = {}
+    for name in RUNNABLE:
+        for parameter in _spec(name)["arguments"]["parameters"]:
+            assert declared.setdefault(parameter["name"], parameter) == parameter
+            assert parameter.get("description"), parameter["name"]
+    own = ("entrypoint", "activeDeadlineSeconds", "metrics", "arguments", "templates")
+    first, *others = [
+        {key: value for key, value in _spec(name).items() if key not in own} for name in RUNNABLE
+    ]
+    assert all(other == first for other in others)
+    assert all(_spec(name)["activeDeadlineSeconds"] > 0 for name in RUNNABLE)
+
+
+def test_a_nightly_run_ends_before_the_next() -> None:
+    spec = _load("retrain.yaml")["spec"]
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert spec["timezone"]
+    assert spec["startingDeadlineSeconds"] > 0
+    assert spec["workflowSpec"]["activeDeadlineSeconds"] < 24 * 3600
+
+
 def test_the_jobs_understand_their_arguments() -> None:
     for step in _steps():
         python, dash_m, package, name, *arguments = step.command
@@ -62,18 +103,20 @@ def test_the_jobs_understand_their_arguments() -> None:
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_declared_parameter_is_used(name: str) -> None:
-    document = _load(name)
-    text = json.dumps(document["spec"]["templates"])
-    for parameter in document["spec"]["arguments"]["parameters"]:
-        assert f"{{{{workflow.parameters.{parameter['name']}}}}}" in text, parameter["name"]
+    spec = _spec(name)
+    text = json.dumps([spec["templates"], spec["podMetadata"]])
+    used = {*re.findall(r"{{workflow\.parameters\.([\w-]+)}}", text)}
+    assert used == {parameter["name"] for parameter in spec["arguments"]["parameters"]}
 
 
 @pytest.mark.parametrize("name", [*RUNNABLE, "job-templates.yaml"])
 def test_every_input_is_used_and_every_used_one_declared(name: str) -> None:
-    for template in _load(name)["spec"]["templates"]:
+    for template in _spec(name)["templates"]:
         declared = [parameter["name"] for parameter in template["inputs"]["parameters"]]
-        used = re.findall(r"{{inputs\.parameters\.([\w-]+)}}", json.dumps(template))
-        assert sorted(declared) == sorted({*used}), template["name"]
+        plain = re.findall(r"{{inputs\.parameters\.([\w-]+)}}", json.dumps(template))
+        expression = template.get("podSpecPatch", "")
+        in_expression = re.findall(r"inputs\.parameters(?:\.|\[\")([\w-]+)", expression)
+        assert sorted(declared) == sorted({*plain, *in_expression}), template["name"]
         assert all(parameter.get("description") for parameter in template["inputs"]["parameters"])
 
 
@@ -100,6 +143,7 @@ def test_templates_agree_on_what_is_not_their_own() -> None:
         assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
         assert container["resources"]["requests"]["memory"] == container["resources"]["limits"]["memory"]
         assert int(template["activeDeadlineSeconds"]) > 0
+        assert template["pendingTimeout"]
         on_gpu = name == "train"
         assert ("nvidia.com/gpu" in container["resources"]["limits"]) == on_gpu
         assert ("tolerations" in template) == on_gpu
@@ -108,16 +152,22 @@ def test_templates_agree_on_what_is_not_their_own() -> None:
 @pytest.mark.parametrize("name", [*RUNNABLE, "job-templates.yaml"])
 def test_argos_python_client_reads_and_writes_them_unchanged(name: str) -> None:
     from argo_workflows.api_client import ApiClient
+    from argo_workflows.model.io_argoproj_workflow_v1alpha1_cron_workflow import (
+        IoArgoprojWorkflowV1alpha1CronWorkflow,
+    )
     from argo_workflows.model.io_argoproj_workflow_v1alpha1_workflow import IoArgoprojWorkflowV1alpha1Workflow
     from argo_workflows.model.io_argoproj_workflow_v1alpha1_workflow_template import (
         IoArgoprojWorkflowV1alpha1WorkflowTemplate,
     )
 
     models = {
+        "CronWorkflow": IoArgoprojWorkflowV1alpha1CronWorkflow,
         "Workflow": IoArgoprojWorkflowV1alpha1Workflow,
         "WorkflowTemplate": IoArgoprojWorkflowV1alpha1WorkflowTemplate,
     }
     document = _load(name)
+    for template in document["spec"].get("templates", []):
+        template.pop("pendingTimeout", None)  # the client ends before Argo 4.1
     client = ApiClient()
     answer = SimpleNamespace(data=json.dumps(document))
     typed = client.deserialize(answer, (models[document["kind"]],), _check_type=True)

@@ -7,6 +7,7 @@ Its `inputs` say what it was made from, so that the same work is recognised and 
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -188,6 +189,16 @@ def commit(url: str, inputs: dict[str, Any], **outputs: Any) -> dict[str, Any]:
 def write_json(url: str, value: Any) -> None:
     """Put a JSON object that people can read."""
     storage.publish(url, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_figures(folder: str, figures: Mapping[str, float | None]) -> None:
+    """Put each figure as an object of its name that holds the number alone: an output parameter for Argo.
+
+    One that does not exist is `NaN`. Nothing is put where `folder` is empty.
+    """
+    for name, value in figures.items() if folder else ():
+        text = "NaN" if value is None else str(value)
+        storage.publish(storage.join(storage.absolute(folder), name), text.encode())
 
 
 def write_table(url: str, table: "pa.Table") -> str:

@@ -1,8 +1,11 @@
-"""Batches -> probability maps, on OpenVINO (CPU, without TensorFlow)."""
+"""Batches -> probability maps, on OpenVINO (CPU, without TensorFlow) or TensorFlow (GPU)."""
 
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -28,8 +31,23 @@ def resolve_precision(asked: str) -> str:
     return asked
 
 
+class Engine(Protocol):
+    """A released network, open on this machine, and the number of images that it likes to get at once."""
+
+    batch: int
+
+    def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray, np.ndarray]]:
+        """Yield (key, levels, probabilities) for (key, levels), in order.
+
+        levels (n, size, size) are the integers that the network takes, probabilities of the same shape are
+        float32 in 0..1.
+        """
+
+
 class OpenVino:
     """A network on the CPU. Its output does not depend on the batch's size or the number of threads."""
+
+    batch = 8
 
     def __init__(self, model: Model, files: dict[str, str]) -> None:
         """Open a model's files on this machine. Raises InputError where they are not the recorded ones."""
@@ -48,11 +66,7 @@ class OpenVino:
         self._of_thread = threading.local()
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray, np.ndarray]]:
-        """Yield (key, levels, probabilities) for (key, levels), in order, with a few batches in flight.
-
-        levels (n, size, size) are the integers that the network takes, probabilities of the same shape are
-        float32 in 0..1.
-        """
+        """As `Engine` says, with a few batches in flight."""
         yield from ordered_map(self._infer, batches, workers=IN_FLIGHT, ahead=IN_FLIGHT + 1)
 
     def _infer(self, batch: tuple[K, np.ndarray]) -> tuple[K, np.ndarray, np.ndarray]:
@@ -61,3 +75,39 @@ class OpenVino:
             self._of_thread.request = self._compiled.create_infer_request()
         output = self._of_thread.request.infer([levels[..., None]])[0]
         return key, levels, np.array(output[..., 0], np.float32)
+
+
+class TensorFlow:
+    """A network on the GPU, or on the CPU where there is none."""
+
+    batch = 32
+
+    def __init__(self, model: Model, files: dict[str, str]) -> None:
+        """Open a model's file on this machine.
+
+        Raises InputError where it is not the recorded one, or this image has no TensorFlow.
+        """
+        data = artifacts.read_checked(model.keras, files["model.keras"])
+        try:
+            from lobar.backend import keras
+        except ImportError as error:
+            raise InputError(
+                f"there is no TensorFlow here ({error}); predict with the image that train uses"
+            ) from error
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, "model.keras")
+            file.write_bytes(data)
+            self._model = keras.saving.load_model(file, compile=False)
+
+    def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray, np.ndarray]]:
+        """As `Engine` says. Each batch is filled up to one size, on which an image's sums may depend."""
+        for key, levels in batches:
+            filled = np.zeros((self.batch, *levels.shape[1:], 1), levels.dtype)
+            filled[: len(levels), ..., 0] = levels
+            output = self._model.predict_on_batch(filled)
+            yield key, levels, np.asarray(output[: len(levels), ..., 0], np.float32)
+
+
+ENGINE_OF_DEVICE: MappingProxyType[str, type[OpenVino] | type[TensorFlow]] = MappingProxyType(
+    {"cpu": OpenVino, "gpu": TensorFlow}
+)

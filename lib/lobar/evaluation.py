@@ -17,7 +17,6 @@ from lobar.geometry import Box, draw_mask
 from lobar.parallel import cpus, ordered_map
 from lobar.tuning import Interval, Scored
 
-BATCH = 8
 PICTURED = 32
 PICTURED_POSITIVE = 20
 
@@ -167,7 +166,7 @@ def _images(
         return _Image(tuning.score_map(exam, probabilities), guessed, kept)
 
     engine = OpenVino(model, training["files"])
-    maps = engine.maps(stream.batches(exams, int(options["image_size"]), sampling, BATCH, refused))
+    maps = engine.maps(stream.batches(exams, int(options["image_size"]), sampling, engine.batch, refused))
     found = (each for keys, *arrays in maps for each in zip(keys, *arrays, strict=True))
     examined = ordered_map(examine, found, workers=cpus(), ahead=4 * cpus())
     yield from console.progress(examined, len(exams), "validation images")

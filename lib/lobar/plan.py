@@ -57,7 +57,13 @@ def read(place: Prediction) -> Plan:
 
 
 def make(
-    images: str, model: Model, shards: int, place: Prediction, precision: str, operating_point: str
+    images: str,
+    model: Model,
+    shards: int,
+    place: Prediction,
+    device: str,
+    precision: str,
+    operating_point: str,
 ) -> tuple[Plan, list[str]]:
     """Fix what will be predicted, by which model and how; return the plan and the objects that are no images.
 
@@ -79,6 +85,7 @@ def make(
         "files": release["files"],
         "options": release["options"],
         "operating_point": release["operating_points"][operating_point],
+        "device": device,
         "precision": engines.resolve_precision(precision),
         "lobar": code_version(),
     }

@@ -8,12 +8,11 @@ from lobar import artifacts, code_version, console, storage, stream
 from lobar.artifacts import Model, Prediction
 from lobar.dataset import Image
 from lobar.detect import detect
-from lobar.engines import OpenVino
+from lobar.engines import ENGINE_OF_DEVICE, Engine
 from lobar.errors import InputError
 from lobar.plan import Plan, read
 from lobar.submission import HEADER, prediction_string, to_csv
 
-BATCH = 8
 log = logging.getLogger(__name__)
 
 
@@ -55,8 +54,9 @@ def _predict(
     refused: dict[str, str] = {}
     rows: dict[str, str] = {}
     if images:
-        engine = OpenVino(Model(plan.inputs["model"]), plan.inputs["files"])
-        maps = engine.maps(stream.batches(images, plan.image_size, plan.sampling, BATCH, refused))
+        opened = ENGINE_OF_DEVICE[plan.inputs["device"]]
+        engine: Engine = opened(Model(plan.inputs["model"]), plan.inputs["files"])
+        maps = engine.maps(stream.batches(images, plan.image_size, plan.sampling, engine.batch, refused))
         found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
         for (image, header), probabilities in console.progress(found, len(images), f"shard {shard}"):
             boxes = detect(probabilities, header.rows, header.columns, plan.operating_point)

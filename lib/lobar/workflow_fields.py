@@ -7,6 +7,7 @@ else, which is refused by name. A name counts for the whole field below it.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ EXECUTED = (
     ("Workflow", "apiVersion kind metadata.name metadata.generateName spec.entrypoint"),
     ("Workflow.spec.arguments.parameters[]", "name value"),
     ("WorkflowTemplate", "apiVersion kind metadata.name"),
+    ("CronWorkflow", "apiVersion kind metadata.name"),
     ("template", "name retryStrategy"),
     ("template.inputs.parameters[]", "name value default"),
     ("template.dag.tasks[]", "name depends template templateRef.name templateRef.template"),
@@ -29,12 +31,13 @@ EXECUTED = (
 _PLACE = "says where, as whom and within which bounds a pod runs; here a step is a process like any other"
 _MOUNT = "brings files and settings into a pod; here they are the machine's and the runner's own environment"
 _AFTER = "is what the cluster keeps, shows or cleans up"
+_WHEN = "says when the cluster starts a run; here a person starts one"
 IGNORED = (
     ("Workflow.spec", "serviceAccountName automountServiceAccountToken executor securityContext", _PLACE),
     ("Workflow.spec", "nodeSelector affinity tolerations imagePullSecrets podDisruptionBudget", _PLACE),
     ("Workflow.spec", "priority podPriorityClassName parallelism activeDeadlineSeconds", _PLACE),
     ("template", "serviceAccountName automountServiceAccountToken securityContext", _PLACE),
-    ("template", "nodeSelector affinity tolerations priorityClassName", _PLACE),
+    ("template", "nodeSelector affinity tolerations priorityClassName podSpecPatch", _PLACE),
     ("template", "parallelism activeDeadlineSeconds pendingTimeout", _PLACE),
     ("template.container", "image imagePullPolicy resources securityContext", _PLACE),
     ("Workflow.spec", "volumes", _MOUNT),
@@ -44,15 +47,25 @@ IGNORED = (
     ("Workflow.metadata", "namespace labels annotations", _AFTER),
     ("WorkflowTemplate.metadata", "namespace labels annotations", _AFTER),
     ("Workflow.spec", "podMetadata workflowMetadata podGC ttlStrategy archiveLogs metrics", _AFTER),
-    ("Workflow.spec", "artifactGC artifactRepositoryRef", _AFTER),
+    ("Workflow.spec", "artifactGC artifactRepositoryRef onExit", _AFTER),
     ("Workflow.spec.arguments.parameters[]", "description", _AFTER),
-    ("template", "metadata metrics outputs.artifacts", _AFTER),
+    ("template", "metadata metrics outputs.artifacts outputs.parameters", _AFTER),
     ("template.inputs.parameters[]", "description", _AFTER),
     ("template.container", "terminationMessagePolicy", _AFTER),
+    ("CronWorkflow.metadata", "namespace labels annotations", _AFTER),
+    ("CronWorkflow.spec", "schedules timezone concurrencyPolicy startingDeadlineSeconds", _WHEN),
+    ("CronWorkflow.spec", "stopStrategy suspend when", _WHEN),
+    ("CronWorkflow.spec", "successfulJobsHistoryLimit failedJobsHistoryLimit workflowMetadata", _AFTER),
 )
 KNOWN = frozenset(f"{place}.{name}" for place, names, *_ in (*EXECUTED, *IGNORED) for name in names.split())
-# What leads to a known field, so that the search goes on there
-TEMPLATES = frozenset({"Workflow.spec.templates[]", "WorkflowTemplate.spec.templates[]"})
+# What has the same shape wherever it stands
+SAME = MappingProxyType(
+    {
+        "Workflow.spec.templates[]": "template",
+        "WorkflowTemplate.spec.templates[]": "template",
+        "CronWorkflow.spec.workflowSpec": "Workflow.spec",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ class Field:
 
 
 def documents(path: Path) -> tuple[Field, dict[str, Field]]:
-    """The one Workflow of the file, and the WorkflowTemplates in it and in the files beside it, by name."""
+    """The file's one Workflow or CronWorkflow, and the WorkflowTemplates in it and beside it, by name."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give one of the workflow files")
     workflows: list[Field] = []
@@ -120,17 +133,16 @@ def documents(path: Path) -> tuple[Field, dict[str, Field]]:
                         f"{library[name].file} has a WorkflowTemplate {name!r} too; keep one"
                     )
                 library[name] = document
-            elif kind == "Workflow" and file == path:
+            elif kind in ("Workflow", "CronWorkflow") and file == path:
                 workflows.append(document)
     if len(workflows) != 1:
-        raise InputError(f"{path}: found {len(workflows)} documents of kind Workflow; one is wanted")
+        raise InputError(f"{path}: found {len(workflows)} workflows; one Workflow or CronWorkflow is wanted")
     return workflows[0], library
 
 
 def check(field: Field, shape: str) -> None:
     """Refuse every field below this one that is on neither list; `shape` is its path without the numbers."""
-    if shape in TEMPLATES:
-        shape = "template"
+    shape = SAME.get(shape, shape)
     if shape in KNOWN:
         return
     if isinstance(field.value, dict) and _leads_on(shape + "."):
@@ -146,4 +158,4 @@ def check(field: Field, shape: str) -> None:
 
 
 def _leads_on(start: str) -> bool:
-    return any(path.startswith(start) for path in KNOWN | TEMPLATES)
+    return any(path.startswith(start) for path in KNOWN | SAME.keys())

@@ -20,7 +20,8 @@ RETRY = {
     "limit": str(RETRY_LIMIT),
     "retryPolicy": "Always",
     "expression": (
-        'lastRetry.exitCode in ["75", "137", "143", "-1"] and not (lastRetry.message contains "OOMKilled")'
+        'lastRetry.exitCode in ["75", "137", "143", "-1"] and lastRetry.message != "timeout"'
+        ' and not (lastRetry.message contains "OOMKilled")'
     ),
     "backoff": {"duration": "10s", "factor": "3", "cap": "10m"},
     "affinity": {"nodeAntiAffinity": {}},
@@ -65,14 +66,18 @@ def read(path: Path, given: Mapping[str, str]) -> Manifest:
     Raises InputError, naming file and field, for whatever this machine would not run as a cluster does.
     """
     workflow, library = documents(path)
-    check(workflow, "Workflow")
-    templates = {("", name): template for name, template in _templates(workflow).items()}
-    entry = _entrypoint(workflow, templates)
+    cron = workflow.get("kind").value == "CronWorkflow"
+    check(workflow, "CronWorkflow" if cron else "Workflow")
+    spec = workflow.get("spec", "workflowSpec") if cron else workflow.get("spec")
+    templates = {("", name): template for name, template in _templates(spec).items()}
+    entry = _entrypoint(spec, templates)
     used = sorted({task.get("templateRef", "name").value for task in _dag(entry)} & library.keys())
     for name in used:
         check(library[name], "WorkflowTemplate")
-        templates |= {(name, key): template for key, template in _templates(library[name]).items()}
-    arguments = _arguments(workflow, entry, given)
+        templates |= {
+            (name, key): template for key, template in _templates(library[name].get("spec")).items()
+        }
+    arguments = _arguments(spec, entry, given)
     values = {f"workflow.parameters.{name}": value for name, value in arguments.items()}
     values["workflow.name"] = _name(workflow, [library[name].value for name in used], arguments)
     scope = values | _inputs(entry, arguments, values)
@@ -80,12 +85,12 @@ def read(path: Path, given: Mapping[str, str]) -> Manifest:
     return Manifest(values["workflow.name"], _in_order(entry, tasks))
 
 
-def _templates(document: Field) -> dict[str, Field]:
-    return {template.get("name").text(): template for template in document.get("spec", "templates").each()}
+def _templates(spec: Field) -> dict[str, Field]:
+    return {template.get("name").text(): template for template in spec.get("templates").each()}
 
 
-def _entrypoint(workflow: Field, templates: Mapping[tuple[str, str], Field]) -> Field:
-    entrypoint = workflow.get("spec", "entrypoint")
+def _entrypoint(spec: Field, templates: Mapping[tuple[str, str], Field]) -> Field:
+    entrypoint = spec.get("entrypoint")
     entry = templates.get(("", entrypoint.text()))
     if entry is None:
         raise entrypoint.refused(f"there is no template {entrypoint.text()!r} in this file")
@@ -98,9 +103,9 @@ def _dag(entry: Field) -> list[Field]:
     return list(entry.get("dag", "tasks").each())
 
 
-def _arguments(workflow: Field, entry: Field, given: Mapping[str, str]) -> dict[str, str]:
+def _arguments(spec: Field, entry: Field, given: Mapping[str, str]) -> dict[str, str]:
     """The workflow's arguments and whatever else is given, by name; Argo hands all to the entrypoint too."""
-    declared = list(workflow.get("spec", "arguments", "parameters").each())
+    declared = list(spec.get("arguments", "parameters").each())
     arguments = {}
     for parameter in declared:
         name = parameter.get("name").text()
@@ -108,7 +113,7 @@ def _arguments(workflow: Field, entry: Field, given: Mapping[str, str]) -> dict[
     known = arguments.keys() | {parameter.get("name").text() for parameter in _parameters(entry)}
     for name in given.keys() - known:
         raise InputError(
-            f"-p {name}: {workflow.file} has no such parameter; it has {', '.join(sorted(known)) or 'none'}"
+            f"-p {name}: {spec.file} has no such parameter; it has {', '.join(sorted(known)) or 'none'}"
         )
     return arguments | dict(given)
 
@@ -118,13 +123,20 @@ def _parameters(template: Field) -> list[Field]:
 
 
 def _name(workflow: Field, used: list[Any], arguments: Mapping[str, str]) -> str:
-    """metadata.name, or generateName and a digest: the same command resumes its run, another starts anew."""
+    """metadata.name, or generateName and a digest: the same command resumes its run, another starts anew.
+
+    A CronWorkflow's name is generateName's beginning, as it is on a cluster, which adds the hour.
+    """
     name = workflow.get("metadata", "name")
-    if name.value is not None:
+    if workflow.get("kind").value == "CronWorkflow":
+        start = name.text() + "-"
+    elif name.value is not None:
         return name.text()
+    else:
+        start = workflow.get("metadata", "generateName").text()
     everything = json.dumps([workflow.value, used, arguments, code_version()], sort_keys=True, default=str)
     digest = hashlib.sha256(everything.encode()).hexdigest()
-    return workflow.get("metadata", "generateName").text() + digest[:8]
+    return start + digest[:8]
 
 
 def _inputs(template: Field, arguments: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
