@@ -15,6 +15,8 @@ JOBS = {
     "plan": "list the images to predict and cut them into shards",
     "predict": "find boxes on the images of one shard",
     "merge-submission": "join the shards of a plan into one submission",
+    "promote": "compare a model with the champion, and record who is champion",
+    "summary": "say in one page how a workflow ended and what it left",
 }
 
 

@@ -124,6 +124,16 @@ class Prediction:
         return storage.join(self.shards, f"{shard:04d}.json")
 
 
+@dataclass(frozen=True)
+class Registry:
+    """`registry/`, to which promote adds records."""
+
+    url: str
+
+    def record(self, number: int) -> str:
+        return storage.join(self.url, f"{number:06d}.json")
+
+
 def sha256(data: bytes) -> str:
     """Digest of bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
@@ -188,7 +198,12 @@ def commit(url: str, inputs: dict[str, Any], **outputs: Any) -> dict[str, Any]:
 
 def write_json(url: str, value: Any) -> None:
     """Put a JSON object that people can read."""
-    storage.publish(url, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    storage.publish(url, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON that people can read."""
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def write_figures(folder: str, figures: Mapping[str, float | None]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lobar import artifacts, code_version, console, dataset, detect, heuristic, stream, tuning
+from lobar import artifacts, challenge, code_version, console, dataset, detect, heuristic, stream, tuning
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam
 from lobar.dicom import Header, Sampling
@@ -149,6 +149,56 @@ def release(model: Model, data: Dataset, found: Evaluation) -> dict[str, Any]:
         cpu_features=[],
     )
     return record
+
+
+def scores_on(model: Model, data: Dataset, exams: list[Exam]) -> dict[str, float | None]:
+    """A released model's challenge score of each of `exams` that can be read, by patient_id.
+
+    On the dataset that its operating point was tuned on these are the cross-validated scores of its
+    evaluation, so that nothing is tuned on itself; on another one the network runs, at the released point.
+    """
+    release = artifacts.read_record(model.release, "evaluate")
+    if _evaluated_on(release, data):
+        return _column(model, data, "score_tuned")
+    options, point = release["options"], detect.OperatingPoint(**release["operating_points"]["tuned"])
+    engine = OpenVino(model, release["files"])
+    sampling, refused = Sampling(options["sampling"]), dict[str, str]()
+    maps = engine.maps(stream.batches(exams, int(options["image_size"]), sampling, engine.batch, refused))
+    found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
+    scores: dict[str, float | None] = {}
+    for (exam, _), probabilities in console.progress(found, len(exams), f"images for {model.url}"):
+        boxes = detect.detect(probabilities, exam.rows, exam.columns, point)
+        scores[exam.patient_id] = challenge.image_score(exam.boxes, boxes)
+    return scores
+
+
+def scores_without_network(model: Model, data: Dataset) -> dict[str, float | None]:
+    """The scores of the detector without a network, from the evaluation of `model` on this very dataset.
+
+    Raises InputError where it was evaluated on another.
+    """
+    if not _evaluated_on(artifacts.read_record(model.release, "evaluate"), data):
+        raise InputError(
+            f"{model.release}: not of {data.url}; the first champion must be evaluated on --dataset"
+        )
+    return _column(model, data, "score_heuristic")
+
+
+def trained_on(model: Model) -> set[str]:
+    """The groups that a model was trained on."""
+    training = artifacts.read_record(model.training, "train")
+    return {exam.group for exam in dataset.read_index(Dataset(training["inputs"]["dataset"]), "train")}
+
+
+def _evaluated_on(release: dict[str, Any], data: Dataset) -> bool:
+    index = artifacts.read_record(data.manifest, "label-index")["index"]
+    return bool(release["inputs"]["dataset"] == data.url and release["inputs"]["index"] == index)
+
+
+def _column(model: Model, data: Dataset, name: str) -> dict[str, float | None]:
+    record = artifacts.read_record(model.evaluation, "evaluate")
+    table = artifacts.read_table(model.scores(data), record["scores"])
+    return dict(zip(table["patient_id"].to_pylist(), table[name].to_pylist(), strict=True))
 
 
 def _images(

@@ -68,16 +68,38 @@ def interval(exams: Sequence[Exam], values: Sequence[float | None]) -> Interval:
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
     """
-    counted = [(exam.group, value) for exam, value in zip(exams, values, strict=True) if value is not None]
+    counted = [(exam, value) for exam, value in zip(exams, values, strict=True) if value is not None]
     if not counted:
         return Interval(None, None, None, 0)
-    names, group = np.unique([name for name, _ in counted], return_inverse=True)
-    total = np.bincount(group, weights=[value for _, value in counted])
-    size = np.bincount(group)
-    drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
-    means = total[drawn].sum(axis=1) / size[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(_resampled(*zip(*counted, strict=True))[0], [2.5, 97.5])
     return Interval(challenge.metric([value for _, value in counted]), float(low), float(high), len(counted))
+
+
+def gain(exams: Sequence[Exam], ours: Sequence[float | None], theirs: Sequence[float | None]) -> Interval:
+    """By how much the metric of `ours` is above that of `theirs`, with its paired 95 % interval over groups.
+
+    Both are resampled together, and each over the images that count for it: an image without truth counts
+    only for a system that finds something on it. `counted` are the images that count for either.
+    """
+    first, second = challenge.metric(ours), challenge.metric(theirs)
+    counted = sum(a is not None or b is not None for a, b in zip(ours, theirs, strict=True))
+    if first is None or second is None:
+        return Interval(None, None, None, counted)
+    low, high = np.nanpercentile(np.subtract(*_resampled(exams, ours, theirs)), [2.5, 97.5])
+    return Interval(first - second, float(low), float(high), counted)
+
+
+def _resampled(exams: Sequence[Exam], *systems: Sequence[float | None]) -> np.ndarray:
+    """Means (systems, RESAMPLES) of the scores that are not None, the same groups drawn for all systems."""
+    names, group = np.unique([exam.group for exam in exams], return_inverse=True)
+    drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
+    scores = np.array([[np.nan if value is None else value for value in values] for values in systems])
+    totals = [np.bincount(group, np.nan_to_num(values), len(names)) for values in scores]
+    sizes = [np.bincount(group, ~np.isnan(values), len(names)) for values in scores]
+    with np.errstate(invalid="ignore"):  # a draw without any image that counts
+        return np.array(
+            [total[drawn].sum(1) / size[drawn].sum(1) for total, size in zip(totals, sizes, strict=True)]
+        )
 
 
 def tune(images: Sequence[Scored]) -> Tuned:

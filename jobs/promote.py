@@ -1,0 +1,39 @@
+"""promote: compare a challenger with the champion, and record who is champion from now on."""
+
+from typing import Annotated
+
+import typer
+
+
+def main(
+    registry: Annotated[str, typer.Option(help="the folder of the registry")],
+    challenger: Annotated[str, typer.Option(help="a model released by evaluate")] = "",
+    dataset: Annotated[
+        str, typer.Option(help="the dataset on whose validation images both are compared")
+    ] = "",
+    min_gain: Annotated[float, typer.Option(min=0, help="challenge metric that must be gained")] = 0.0,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="make the champion before this one champion again")
+    ] = False,
+    figures: Annotated[str, typer.Option(help="put 1 (promoted) or 0 as a number into this folder")] = "",
+) -> None:
+    from lobar import artifacts, storage
+    from lobar import registry as champions
+    from lobar.errors import InputError
+
+    if rollback == bool(challenger or dataset) or bool(challenger) != bool(dataset):
+        raise InputError("promote wants either --rollback alone, or --challenger and --dataset")
+    place = artifacts.Registry(storage.absolute(registry))
+    if rollback:
+        entry = champions.roll_back(place)
+    else:
+        model = artifacts.Model(storage.absolute(challenger))
+        entry = champions.promote(place, model, artifacts.Dataset(storage.absolute(dataset)), min_gain)
+    artifacts.write_figures(figures, {"promoted": int(entry.promoted)})
+    print(f"champion: {entry.champion['model'] if entry.champion else 'none yet'}")
+    print(
+        f"  {'promoted' if entry.promoted else 'rolled back' if entry.rolled_back else 'kept'}: {entry.why}"
+    )
+    if entry.left_out:
+        print(f"  {entry.left_out} validation images left out: known to one of the models, or not readable")
+    print(f"record: {place.record(entry.number)}")
