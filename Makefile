@@ -14,7 +14,8 @@ SERVE := $(BIN)/python -m dev.servers $(STORE) $(RUN)/store
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run main-job minio test check images push test-images bench clean lock
+.PHONY: help install run main-job minio test check images push test-images lint-workflows test-cluster deploy bench \
+	clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +80,59 @@ push: ## the images to REGISTRY=host/path
 
 test-images: install ## build the images and run every job in them; BASE=another Python image
 	BASE=$(BASE) $(BIN)/python -m pytest -m images -v
+
+# Argo's lint, controller and executor, built from its Go module. A module cannot hold the symbolic link that
+# signal_linux.go is in Argo's repository; the vendored copy gets it back.
+ARGO := github.com/argoproj/argo-workflows/v4
+ARGO_VERSION := $(shell sed -n 's|^require $(ARGO) ||p' dev/argo/go.mod)
+ARGO_BUILD = cd .tools/argo && CGO_ENABLED=0 go build -mod=vendor -tags kubernetes_protomessage_one_more_release \
+	-ldflags='-s -w -X $(ARGO).version=$(ARGO_VERSION)' -o bin/
+
+.tools/argo/vendored: dev/argo/go.mod dev/argo/go.sum
+	@command -v go >/dev/null || { echo "no Go: install it to build what Argo judges workflows with" >&2; exit 2; }
+	@rm -rf .tools/argo && mkdir -p .tools/argo && cp -r dev/argo/. .tools/argo
+	cd .tools/argo && go mod vendor
+	@ln -s signal_darwin.go .tools/argo/vendor/$(ARGO)/workflow/executor/osspecific/signal_linux.go
+	@touch $@
+
+.tools/argo/bin/lint: .tools/argo/vendored dev/argo/lint/main.go
+	@cp dev/argo/lint/main.go .tools/argo/lint
+	@echo "building Argo's lint; this takes some minutes, once"
+	@$(ARGO_BUILD) ./lint
+
+.tools/argo/bin/workflow-controller: .tools/argo/vendored
+	@echo "building Argo's controller and executor; this takes some minutes, once"
+	@$(ARGO_BUILD) $(ARGO)/cmd/workflow-controller $(ARGO)/cmd/argoexec
+
+WORKFLOWS := $(filter-out workflows/kustomization.yaml,$(wildcard workflows/*.yaml)) k8s/overlays/minio/demo-data.yaml
+
+lint-workflows: $(if $(shell command -v argo),,.tools/argo/bin/lint) ## Argo's own lint over all workflow files
+	@$(if $(shell command -v argo),argo lint --offline,.tools/argo/bin/lint) $(WORKFLOWS)
+
+.tools/kubernetes/kubelet: dev/kubernetes/go.mod dev/kubernetes/go.sum
+	@command -v go >/dev/null || { echo "no Go: install it to build Kubernetes" >&2; exit 2; }
+	@echo "building Kubernetes; this takes 10 minutes, once"
+	@cd dev/kubernetes && CGO_ENABLED=0 go build -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$( \
+		go list -m -f '{{.Version}}' k8s.io/kubernetes)" -o $(CURDIR)/.tools/kubernetes/ $$(go list tool)
+
+test-cluster: install minio .tools/argo/bin/workflow-controller .tools/kubernetes/kubelet images ## Argo's controller drives our images on a real Kubernetes, on this machine
+	$(BIN)/python -m dev.cluster runs/cluster -- $(BIN)/python -m pytest -m cluster -v
+
+KUBECTL ?= $(BIN)/kubectl
+OVERLAYS := $(notdir $(wildcard k8s/overlays/*))
+
+deploy: install ## namespace, rights and templates to the cluster of kubectl's context; OVERLAY=minio|gke|eks
+	@test -n "$(filter $(OVERLAY),$(OVERLAYS))" || { echo "deploy needs OVERLAY, one of: $(OVERLAYS)" >&2; exit 2; }
+	@$(KUBECTL) get crd workflowtemplates.argoproj.io >/dev/null || \
+		{ echo "there is no Argo Workflows in this cluster: install it first" >&2; exit 2; }
+	$(KUBECTL) apply -k k8s/overlays/$(OVERLAY)
+ifeq ($(OVERLAY),minio)
+	@$(KUBECTL) -n lobar get secret lobar-store >/dev/null 2>&1 || { $(PYTHON) -c 'import secrets; \
+		print(f"AWS_ACCESS_KEY_ID={secrets.token_hex(10)}\nAWS_SECRET_ACCESS_KEY={secrets.token_hex(20)}\n" \
+		"AWS_ENDPOINT_URL=http://minio.lobar:9000\nAWS_DEFAULT_REGION=us-east-1")' | \
+		$(KUBECTL) -n lobar create secret generic lobar-store --from-env-file=/dev/stdin; }
+	$(KUBECTL) -n lobar rollout status deployment/minio --timeout=5m
+endif
 
 bench: install ## reading from S3, beside fsspec and one by one
 	@$(BIN)/python -m bench.storage
