@@ -47,7 +47,7 @@ main-job:
 # $(call build-minio,what to say where there is none): the project offers no binaries any more
 build-minio = command -v minio >/dev/null || test -x .tools/minio || { command -v go >/dev/null && \
 	echo "building MinIO with Go into .tools; this takes about 4 minutes, once" && \
-	GOBIN="$(CURDIR)/.tools" go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c; } || \
+	CGO_ENABLED=0 GOBIN="$(CURDIR)/.tools" go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c; } || \
 	{ echo "no MinIO: $(1)" >&2; exit 2; }
 
 minio: ## MinIO for STORE=minio: the one on PATH, or built with Go
@@ -125,7 +125,7 @@ deploy: install ## namespace, rights and templates to the cluster of kubectl's c
 	@test -n "$(filter $(OVERLAY),$(OVERLAYS))" || { echo "deploy needs OVERLAY, one of: $(OVERLAYS)" >&2; exit 2; }
 	@$(KUBECTL) get crd workflowtemplates.argoproj.io >/dev/null || \
 		{ echo "there is no Argo Workflows in this cluster: install it first" >&2; exit 2; }
-	$(KUBECTL) apply -k k8s/overlays/$(OVERLAY)
+	$(KUBECTL) apply $(APPLY_OPTIONS) -k k8s/overlays/$(OVERLAY)
 ifeq ($(OVERLAY),minio)
 	@$(KUBECTL) -n lobar get secret lobar-store >/dev/null 2>&1 || { $(PYTHON) -c 'import secrets; \
 		print(f"AWS_ACCESS_KEY_ID={secrets.token_hex(10)}\nAWS_SECRET_ACCESS_KEY={secrets.token_hex(20)}\n" \

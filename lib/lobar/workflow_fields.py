@@ -35,7 +35,7 @@ _WHEN = "says when the cluster starts a run; here a person starts one"
 IGNORED = (
     ("Workflow.spec", "serviceAccountName automountServiceAccountToken executor securityContext", _PLACE),
     ("Workflow.spec", "nodeSelector affinity tolerations imagePullSecrets podDisruptionBudget", _PLACE),
-    ("Workflow.spec", "priority podPriorityClassName parallelism activeDeadlineSeconds", _PLACE),
+    ("Workflow.spec", "priority podPriorityClassName parallelism activeDeadlineSeconds podSpecPatch", _PLACE),
     ("template", "serviceAccountName automountServiceAccountToken securityContext", _PLACE),
     ("template", "nodeSelector affinity tolerations priorityClassName podSpecPatch", _PLACE),
     ("template", "parallelism activeDeadlineSeconds pendingTimeout", _PLACE),
