@@ -140,9 +140,8 @@ def square_image(seed: int, positive: bool) -> tuple[np.ndarray, tuple[int, int]
     return pixels, (x, y)
 
 
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root = tmp_path_factory.mktemp("world")
+def write_data(root: Path) -> None:
+    """80 labelled images and 21 to predict, one of them broken, below `root`/data."""
     for folder in ("train_images", "test_images"):
         (root / "data" / folder).mkdir(parents=True)
     rows, groups = ["patientId,x,y,width,height,Target"], ["patientId,group"]
@@ -157,6 +156,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     (root / "data/test_images/broken.dcm").write_bytes(make_dicom(pixels)[:-400])
     (root / "data/train_labels.csv").write_text("\n".join(rows) + "\n")
     (root / "data/train_groups.csv").write_text("\n".join(groups) + "\n")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    write_data(root)
     command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml", "-p", f"root={root}"]
     command += ["-p", f"artifacts={root}"]
     for parameter in WORKFLOW:

@@ -13,6 +13,7 @@ import yaml
 
 from jobs import __main__ as jobs
 from lobar import workflow_steps
+from tests.conftest import WORKFLOW
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
@@ -57,6 +58,17 @@ def test_full_runs_the_jobs_in_order() -> None:
     assert all(
         step.retries and step.cpu_variables == ("LOBAR_CPUS",) for task in read.tasks for step in task.steps
     )
+
+
+def test_full_is_what_argos_controller_makes_of_it() -> None:
+    """The golden file is what the controller of a real cluster ran, see test_cluster.py."""
+    given = dict(item.split("=") for item in WORKFLOW) | {"root": "s3://lobar", "shards": "4"}
+    read = workflow_steps.read(WORKFLOWS / "full.yaml", given)
+    lines = []
+    for task in read.tasks:
+        lines.append(task.name + (f"  (after {', '.join(task.needs)})" if task.needs else ""))
+        lines += ["    " + " ".join(step.command[3:]).replace(read.name, "NAME") for step in task.steps]
+    assert "\n".join(lines) + "\n" == (ROOT / "tests/golden/full.txt").read_text()
 
 
 def test_predict_asks_the_registry_for_its_model() -> None:

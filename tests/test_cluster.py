@@ -1,0 +1,207 @@
+"""Our workflows on a real cluster: Argo's controller drives our images, watched through the API server.
+
+Run by `make test-cluster`, which brings up the cluster and says where it is.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lobar import storage
+from tests import argo
+from tests.argo import WORKFLOWS, Run, kubectl, submit, until
+from tests.conftest import WORKFLOW, write_data
+from tests.stores import use_server
+
+pytestmark = pytest.mark.cluster
+ROOT = "s3://lobar"
+PARAMETERS = dict(item.split("=") for item in WORKFLOW) | {"root": ROOT, "shards": "4"}
+TRAINING = {name: value for name, value in PARAMETERS.items() if name not in ("shards", "max-refused-new")}
+PREDICTING = {name: PARAMETERS[name] for name in ("root", "shards", "max-refused-new")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The cluster that KUBECONFIG names, with data in its bucket, which this process can read too."""
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("no cluster: make test-cluster brings one up")
+    _ask_for_less()
+    secret = json.loads(kubectl("get", "secret", "lobar-store", "-o", "json"))["data"]
+    environment = {name: base64.b64decode(value).decode() for name, value in secret.items()}
+    address = kubectl("get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
+    here = tmp_path_factory.mktemp("here")
+    write_data(here)
+    with use_server(environment | {"AWS_ENDPOINT_URL": f"http://{address}:9000"}):
+        for path in here.rglob("*.*"):
+            storage.publish_file(f"{ROOT}/{path.relative_to(here)}", path)
+        yield
+
+
+def _ask_for_less() -> None:
+    """This machine has fewer processors than the templates request; their limits stay as they are."""
+    templates = yaml.safe_load((WORKFLOWS / "job-templates.yaml").read_text())["spec"]["templates"]
+    less = [
+        {
+            "op": "replace",
+            "path": f"/spec/templates/{i}/container/resources/requests",
+            "value": {"cpu": "50m"},
+        }
+        for i in range(len(templates))
+    ]
+    kubectl("patch", "workflowtemplate", "lobar-jobs", "--type=json", f"--patch={json.dumps(less)}")
+
+
+@pytest.fixture(scope="module")
+def full(cluster: None) -> Run:
+    run = submit(WORKFLOWS / "full.yaml", PARAMETERS)
+    assert run.ended() == "Succeeded", run.nodes()
+    return run
+
+
+def submission(name: str) -> bytes:
+    return storage.read(f"{ROOT}/predictions/{name}/submission.csv")
+
+
+def test_full_makes_the_same_submission_as_here(full: Run, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml", "-p", f"artifacts={tmp_path}"]
+    for name, value in (PARAMETERS | {"model": f"{ROOT}/models/here"}).items():
+        command += ["-p", f"{name}={value}"]
+    # as many threads for training as the pod's limit says: sums depend on their number
+    done = subprocess.run(
+        command, env={**os.environ, "LOBAR_CPUS": "7"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert submission(full.name) == (tmp_path / "submission.csv").read_bytes()
+    assert submission(full.name).count(b"\n") == 22
+
+
+def test_the_controller_runs_what_the_local_runner_would(full: Run) -> None:
+    golden = (Path(__file__).parent / "golden/full.txt").read_text()
+    waits = full.waits_for()
+    lines = []
+    for task in ("label-index", "train", "evaluate", "plan", "predict", "merge-submission"):
+        lines.append(task + (f"  (after {', '.join(waits[task])})" if waits[task] else ""))
+        for name in sorted(name for name in full.arguments if name.split("(")[0] == task):
+            lines.append("    " + " ".join(full.arguments[name]).replace(full.name, "NAME"))
+    assert "\n".join(lines) + "\n" == golden
+
+
+def test_what_a_run_leaves_for_people(full: Run) -> None:
+    evaluate, merge = full.attempts("evaluate")[-1], full.attempts("merge-submission")[-1]
+    figures = {
+        each["name"]: each["value"] for node in (evaluate, merge) for each in node["outputs"]["parameters"]
+    }
+    assert 0 < float(figures["challenge-metric"]) <= 1
+    assert (figures["rows"], figures["refused"]) == ("21", "1")
+    keys = {
+        each["name"]: each["s3"]["key"] for node in (evaluate, merge) for each in node["outputs"]["artifacts"]
+    }
+    assert storage.read(f"{ROOT}/{keys['report']}").startswith(b"<!DOCTYPE html>")
+    assert storage.read(f"{ROOT}/{keys['submission']}") == submission(full.name)
+    assert (
+        full.of("predict(0:0)")["progress"].split("/")[0] == full.of("predict(0:0)")["progress"].split("/")[1]
+    )
+    summary = full.attempts("summary")[-1]
+    (page,) = (each["s3"]["key"] for each in summary["outputs"]["artifacts"] if each["name"] == "summary")
+    lines = storage.read(f"{ROOT}/{page}").decode().splitlines()
+    assert lines[0].startswith(f"{full.name}: Succeeded after ")
+    assert any(line.startswith("  21 rows, ") for line in lines)
+
+
+def test_a_predict_pod_that_is_taken_away_is_replaced(full: Run) -> None:
+    run = submit(WORKFLOWS / "predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
+    pod = until("a shard to run", lambda: run.running("predict(2:2)"))
+    kubectl("delete", "pod", pod, "--grace-period=0", "--force")
+    assert run.ended() == "Succeeded"
+    assert [node["phase"] for node in run.attempts("predict(2:2)")][-1] == "Succeeded"
+    assert len(run.attempts("predict(2:2)")) == 2
+    assert submission(run.name) == submission(full.name)
+
+
+def test_a_wrong_input_is_not_tried_again_and_tells_why(full: Run) -> None:
+    run = submit(
+        WORKFLOWS / "predict.yaml",
+        PREDICTING | {"images": f"{ROOT}/none", "model": f"{ROOT}/models/{full.name}"},
+    )
+    assert run.ended() == "Failed"
+    (attempt,) = run.attempts("plan")
+    assert "(exit code 2)" in attempt["message"]
+    assert attempt["message"].rstrip().splitlines()[-1].startswith(f"error: {ROOT}/none")
+    (page,) = (
+        each["s3"]["key"]
+        for each in run.attempts("summary")[-1]["outputs"]["artifacts"]
+        if each["name"] == "summary"
+    )
+    assert "-> the input is wrong" in storage.read(f"{ROOT}/{page}").decode()
+
+
+def test_training_goes_on_where_its_pod_was_taken_away(full: Run) -> None:
+    run = submit(WORKFLOWS / "retrain.yaml", TRAINING | {"registry": f"{ROOT}/other-registry"})
+    model = f"{ROOT}/models/{run.name}"
+    until("the first epoch", lambda: any("checkpoints" in item.url for item in storage.list_objects(model)))
+    kubectl("delete", "pod", run.running("train"), "--grace-period=0", "--force")
+    assert run.ended() == "Succeeded"
+    first, second = run.attempts("train")
+    assert (first["phase"], second["phase"]) == ("Error", "Succeeded")
+    log = next(each["s3"]["key"] for each in second["outputs"]["artifacts"] if each["name"] == "main-logs")
+    assert "resumed after epoch" in storage.read(f"{ROOT}/{log}").decode()
+    files = [
+        json.loads(storage.read(f"{ROOT}/models/{name}/training.json"))["files"]
+        for name in (run.name, full.name)
+    ]
+    assert files[0]["openvino.bin"] == files[1]["openvino.bin"]
+
+
+def test_the_cron_retrains_and_promotes_only_what_is_better(full: Run) -> None:
+    document = yaml.safe_load((WORKFLOWS / "retrain.yaml").read_text())
+    document["spec"]["schedules"] = ["* * * * *"]
+    argo.with_parameters(document["spec"]["workflowSpec"], TRAINING)
+    before = {run.name for run in argo.runs()}
+    kubectl("apply", "-f", "-", text=json.dumps(document))
+    name = until("the cron", lambda: {run.name for run in argo.runs()} - before, 130).pop()
+    kubectl("patch", "cronworkflow", "lobar-retrain", "--type=merge", '--patch={"spec": {"suspend": true}}')
+    assert name.startswith("lobar-retrain-")
+    assert Run(name).ended() == "Succeeded"
+    promoted = Run(name).attempts("promote")[-1]["outputs"]["parameters"]
+    assert [each["value"] for each in promoted if each["name"] == "promoted"] == ["1"]
+
+    again = submit(WORKFLOWS / "retrain.yaml", TRAINING)  # an equal model
+    assert again.ended() == "Succeeded"
+    records = [json.loads(storage.read(f"{ROOT}/registry/{number:06d}.json")) for number in (1, 2)]
+    assert [record["promoted"] for record in records] == [True, False]
+    assert records[1]["champion"]["model"] == f"{ROOT}/models/{name}"
+
+    run = submit(WORKFLOWS / "predict.yaml", PREDICTING)  # by the champion
+    assert run.ended() == "Succeeded"
+    assert json.loads(storage.read(f"{ROOT}/predictions/{run.name}/plan.json"))["inputs"]["model"].endswith(
+        name
+    )
+
+
+def test_a_stopped_workflow_leaves_nothing_by_half(full: Run) -> None:
+    places = {
+        "dataset": f"{ROOT}/datasets/stopped",
+        "model": f"{ROOT}/models/stopped",
+        "prediction": f"{ROOT}/predictions/stopped",
+    }
+    run = submit(WORKFLOWS / "full.yaml", PARAMETERS | places)
+    until(
+        "a shard",
+        lambda: any("/shards/" in item.url for item in storage.list_objects(f"{ROOT}/predictions/stopped")),
+    )
+    kubectl("patch", "workflow", run.name, "--type=merge", '--patch={"spec": {"shutdown": "Stop"}}')
+    assert run.ended() == "Failed"
+    left = [item.url for item in storage.list_objects(f"{ROOT}/predictions/stopped")]
+    assert not any(url.endswith("submission.json") for url in left)
+    assert all(json.loads(storage.read(url)) for url in left if url.endswith(".json"))
+
+    again = submit(WORKFLOWS / "full.yaml", PARAMETERS | places)
+    assert again.ended() == "Succeeded"
+    assert submission("stopped") == submission(full.name)
