@@ -122,7 +122,11 @@ def test_an_altered_model_or_slice_is_refused(world: World, run: Run, planned: P
         ("predict", ["--prediction", "nowhere"], "plan.json: not there; run plan first, or check the URL"),
         ("merge-submission", [], "2 of 2 shards are missing: 0, 1; run predict for them"),
         ("plan", ["--precision", "int4"], "--precision int4: not offered; choose auto or float32"),
-        ("plan", ["--model", "nowhere"], "release.json: not there; run evaluate first, or check the URL"),
+        (
+            "plan",
+            ["--model", "nowhere"],
+            "neither a released model nor a registry; run evaluate or promote, or check",
+        ),
         ("plan", ["--images", "nowhere"], "nowhere: no images there"),
         ("plan", ["--shards", 0], "Invalid value for '--shards'"),
     ],
@@ -170,3 +174,22 @@ def test_a_release_names_what_others_need(world: World) -> None:
     assert release["operating_points"]["notebook"]["threshold"] == 0.5
     assert (release["engine"], release["precision"], release["cpu_features"]) == ("openvino", "float32", [])
     assert release["options"]["sampling"] == "area"
+
+
+def test_tensorflow_finds_what_openvino_finds(world: World, run: Run, tmp_path: Path) -> None:
+    """The engine of the GPU pool, on the CPU here."""
+    rows = {}
+    for device in ("cpu", "gpu"):
+        out = f"--out={tmp_path}/{device}"
+        plan = ["plan", f"--images={world.root}/data/test_images", f"--model={world.place('models')}", out]
+        assert run(*plan, "--shards=1", f"--device={device}")[0] == 0
+        prediction = f"--prediction={tmp_path}/{device}"
+        assert run("predict", prediction, "--shard=0", "--max-refused=0.2")[0] == 0
+        assert run("merge-submission", prediction, f"--figures={tmp_path}/figures")[0] == 0
+        rows[device] = (tmp_path / device / "submission.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows["cpu"]] == [row.split(",")[0] for row in rows["gpu"]]
+    numbers = [[float(n) for row in rows[device] for n in row.split(",")[1].split()] for device in rows]
+    assert len(numbers[0]) > 0
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-3)
+    figures = {path.name: path.read_text() for path in (tmp_path / "figures").iterdir()}
+    assert (figures["rows"], figures["refused"]) == ("21", "1")
