@@ -57,11 +57,12 @@ test: check ## all tests
 	@($(call build-minio,the tests on it are skipped)) || true
 	$(BIN)/python -m pytest
 
-check: install ## format, lint, types and the direction of imports
+check: install ## format, lint, types, the direction of imports, the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 # Containers: podman or docker, whichever is there; VERSION is lobar's own
 ENGINE ?= $(firstword $(notdir $(shell command -v podman docker)))
@@ -115,8 +116,8 @@ lint-workflows: $(if $(shell command -v argo),,.tools/argo/bin/lint) ## Argo's o
 	@cd dev/kubernetes && CGO_ENABLED=0 go build -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$( \
 		go list -m -f '{{.Version}}' k8s.io/kubernetes)" -o $(CURDIR)/.tools/kubernetes/ $$(go list tool)
 
-test-cluster: install minio .tools/argo/bin/workflow-controller .tools/kubernetes/kubelet images ## Argo's controller drives our images on a real Kubernetes, on this machine
-	$(BIN)/python -m dev.cluster runs/cluster -- $(BIN)/python -m pytest -m cluster -v
+test-cluster: install minio .tools/argo/bin/workflow-controller .tools/kubernetes/kubelet images ## a real Kubernetes with Argo on this machine
+	$(BIN)/python -m dev.testbed runs/testbed -- $(BIN)/python -m pytest -m cluster -v
 
 KUBECTL ?= $(BIN)/kubectl
 OVERLAYS := $(notdir $(wildcard k8s/overlays/*))
