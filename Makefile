@@ -117,7 +117,7 @@ lint-workflows: $(if $(shell command -v argo),,.tools/argo/bin/lint) ## Argo's o
 		go list -m -f '{{.Version}}' k8s.io/kubernetes)" -o $(CURDIR)/.tools/kubernetes/ $$(go list tool)
 
 test-cluster: install minio .tools/argo/bin/workflow-controller .tools/kubernetes/kubelet images ## a real Kubernetes with Argo on this machine
-	$(BIN)/python -m dev.testbed runs/testbed -- $(BIN)/python -m pytest -m cluster -v
+	$(BIN)/python -m dev.cluster runs/cluster -- $(BIN)/python -m pytest -m cluster -v
 
 KUBECTL ?= $(BIN)/kubectl
 OVERLAYS := $(notdir $(wildcard k8s/overlays/*))

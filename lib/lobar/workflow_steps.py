@@ -24,7 +24,6 @@ RETRY = {
         ' and not (lastRetry.message contains "OOMKilled")'
     ),
     "backoff": {"duration": "10s", "factor": "3", "cap": "10m"},
-    "affinity": {"nodeAntiAffinity": {}},
 }
 TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 

@@ -1,6 +1,6 @@
 """Runs a command beside a Kubernetes with Argo Workflows, MinIO and lobar in it:
 
-python -m dev.testbed FOLDER -- COMMAND …
+python -m dev.cluster FOLDER -- COMMAND …
 """
 
 import os
@@ -12,16 +12,17 @@ from typing import Annotated
 
 import typer
 
-from dev.testbed import control_plane, node
-from dev.testbed.machine import HOST, INSIDE, Machine, in_own_namespaces
+from dev.cluster import control_plane, node
+from dev.cluster.machine import INSIDE, Machine, in_own_namespaces
 from lobar import __version__, console
 from lobar.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"
+# Each program by the package of Debian that has it
 NEEDED = {
-    "unshare": "util-linux", "ip": "iproute2", "iptables": "iptables", "conntrack": "conntrack", "etcd": "etcd-server",
-    "containerd": "containerd", "runc": "runc", "podman": "podman", "dnsmasq": "dnsmasq-base", "openssl": "openssl",
+    "unshare": "util-linux", "ip": "iproute2", "iptables": "iptables", "conntrack": "conntrack",
+    "openssl": "openssl", "etcd": "etcd-server", "containerd": "containerd", "runc": "runc", "podman": "podman",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }  # fmt: skip
 ARGO = "github.com/argoproj/argo-workflows/v4"
@@ -44,7 +45,7 @@ def main(
         for left in folder.iterdir():
             if left.name != "containerd":  # images are brought to the node once
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-        status = in_own_namespaces("dev.testbed", [str(folder), "--", *command])
+        status = in_own_namespaces("dev.cluster", [str(folder), "--", *command])
         raise SystemExit(status)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     machine = Machine(folder, TOOLS)
@@ -60,21 +61,10 @@ def main(
 def _load_images(machine: Machine) -> None:
     for name in ("lobar", "lobar-train"):
         node.load(machine, f"localhost/{name}:{__version__}", f"docker.io/library/{name}:{__version__}")
-    node.build(machine, node.PAUSE, _pause(machine))
+    node.build(machine, node.PAUSE, TOOLS / "kubernetes/pause")
     node.build(machine, MINIO, TOOLS / "minio")
     for name in ("workflow-controller", "argoexec"):
         node.build(machine, f"quay.io/argoproj/{name}:{argo_version()}", TOOLS / "argo/bin" / name)
-
-
-def _pause(machine: Machine) -> Path:
-    """The program of a pod's own container: it waits to be told to stop."""
-    source = machine.folder / "pause.go"
-    source.write_text(
-        'package main\n\nimport (\n\t"os"\n\t"os/signal"\n\t"syscall"\n)\n\nfunc main() {\n'
-        "\tstop := make(chan os.Signal, 1)\n\tsignal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)\n\t<-stop\n}\n"
-    )
-    machine.run("go", "build", "-o", machine.folder / "pause", source, CGO_ENABLED="0")
-    return machine.folder / "pause"
 
 
 def argo_version() -> str:
@@ -100,14 +90,10 @@ def install_lobar(machine: Machine) -> None:
     # Argo before 4.1 does not know pendingTimeout, which the API server then leaves out
     options = ["OVERLAY=minio", "KUBECTL=kubectl", "APPLY_OPTIONS=--validate=warn"]
     machine.run("make", "-C", ROOT, "deploy", *options)
-    address = machine.run(
-        "kubectl", "-n", "lobar", "get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}"
-    )
-    node.start_dns(machine, {"minio.lobar": address, "kubernetes.default": HOST})
     print("lobar is installed", flush=True)
 
 
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    sys.exit(console.run_job(lambda: app(prog_name="python -m dev.testbed")))
+    sys.exit(console.run_job(lambda: app(prog_name="python -m dev.cluster")))

@@ -1,11 +1,11 @@
-"""etcd, API server, controllers and scheduler, as in any cluster but for tokens from a file instead of certificates."""
+"""etcd, API server, controllers, scheduler and DNS, with tokens from a file in the place of certificates."""
 
 import json
 import os
 import secrets
 from pathlib import Path
 
-from dev.testbed.machine import HOST, Machine
+from dev.cluster.machine import HOST, Machine
 
 SERVICES = "10.91.0.0/24"
 NODE = "node"
@@ -49,6 +49,9 @@ def start(machine: Machine) -> None:
         f"--kubeconfig={admin}",
         "--leader-elect=false",
     )
+    names = f".:53 {{\n  errors\n  kubernetes cluster.local {{\n    kubeconfig {admin}\n  }}\n}}\n"
+    (folder / "Corefile").write_text(names)
+    machine.start("dns", machine.tools / "kubernetes/coredns", "-conf", folder / "Corefile")
 
 
 def _write_kubeconfig(path: Path, authority: Path, token: str) -> None:

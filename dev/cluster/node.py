@@ -1,12 +1,12 @@
-"""One node: kubelet on containerd, a bridge for its pods, kube-proxy, and dnsmasq for the cluster's DNS."""
+"""One node: kubelet on containerd, a bridge for its pods, and kube-proxy."""
 
 import json
 import tempfile
 from hashlib import sha256
 from pathlib import Path
 
-from dev.testbed.control_plane import NODE
-from dev.testbed.machine import HOST, Machine
+from dev.cluster.control_plane import NODE
+from dev.cluster.machine import HOST, Machine
 
 PAUSE = "localhost/pause:1"
 PODS = "10.90.0.0/24"
@@ -62,15 +62,6 @@ def make_network() -> None:
     machine.run("ip", "link", "set", "lobar0", "up")
     machine.run("ip", "route", "add", "default", "via", HOST)  # kube-proxy wants a route before it rewrites
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-
-
-def start_dns(machine: Machine, names: dict[str, str]) -> None:
-    """A DNS server that knows the services by the names that pods use."""
-    known = [f"--host-record={name}.svc.cluster.local,{address}" for name, address in names.items()]
-    machine.start(
-        "dns", "dnsmasq", "--keep-in-foreground", "--no-resolv", "--no-hosts", "--user=root", "--bind-interfaces",
-        f"--listen-address={HOST}", "--local=/cluster.local/", "--pid-file", "--conf-file=/dev/null", *known,
-    )  # fmt: skip
 
 
 def load(machine: Machine, image: str, name: str = "") -> None:
