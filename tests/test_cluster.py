@@ -24,6 +24,7 @@ pytestmark = pytest.mark.cluster
 ROOT = "s3://lobar"
 PARAMETERS = dict(item.split("=") for item in WORKFLOW) | {"root": ROOT, "shards": "4"}
 TRAINING = {name: value for name, value in PARAMETERS.items() if name not in ("shards", "max-refused-new")}
+LESS = {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "1Mi"}
 PREDICTING = {name: PARAMETERS[name] for name in ("root", "shards", "max-refused-new")}
 
 
@@ -51,7 +52,7 @@ def _ask_for_less() -> None:
         {
             "op": "replace",
             "path": f"/spec/templates/{i}/container/resources/requests",
-            "value": {"cpu": "50m"},
+            "value": LESS,
         }
         for i in range(len(templates))
     ]

@@ -22,7 +22,8 @@ TOOLS = ROOT / ".tools"
 # Each program by the package of Debian that has it
 NEEDED = {
     "unshare": "util-linux", "ip": "iproute2", "iptables": "iptables", "conntrack": "conntrack",
-    "openssl": "openssl", "etcd": "etcd-server", "containerd": "containerd", "runc": "runc", "podman": "podman",
+    "openssl": "openssl", "etcd": "etcd-server", "containerd": "containerd",
+    "runc": "runc", "podman": "podman",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }  # fmt: skip
 ARGO = "github.com/argoproj/argo-workflows/v4"
@@ -74,7 +75,7 @@ def argo_version() -> str:
 
 
 def install_argo(machine: Machine) -> None:
-    """Argo as its own manifests install it, without its server, whose program cannot be built from the module."""
+    """Argo as its own manifests install it, without its server, which cannot be built from the module."""
     manifests = machine.run("go", "list", "-C", ROOT / "dev/argo", "-m", "-f", "{{.Dir}}", ARGO).strip()
     text = machine.run("kubectl", "kustomize", f"{manifests}/manifests/cluster-install")
     text = text.replace("workflow-controller:latest", f"workflow-controller:{argo_version()}")
