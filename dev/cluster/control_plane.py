@@ -12,7 +12,7 @@ NODE = "node"
 
 
 def start(machine: Machine) -> None:
-    """Start the control plane and leave kubeconfigs for the administrator, also in KUBECONFIG, and the node."""
+    """Start the control plane; leave kubeconfigs for the node and, also in KUBECONFIG, the administrator."""
     folder = machine.folder
     tokens = {name: secrets.token_hex(16) for name in ("admin", "kubelet")}
     (folder / "tokens.csv").write_text(
@@ -60,7 +60,8 @@ def _write_kubeconfig(path: Path, authority: Path, token: str) -> None:
     path.write_text(
         json.dumps({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": cluster}], "users": [{"name": "test", "user": {"token": token}}],
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
         })
     )  # fmt: skip

@@ -18,7 +18,7 @@ INSIDE = "LOBAR_CLUSTER"
 def in_own_namespaces(module: str, arguments: Sequence[str]) -> int:
     """Run a module again in network, mount and process namespaces of its own, and return its status.
 
-    With the namespaces go all processes, addresses, rules and mounts that were made in them, however it ended.
+    With the namespaces go all processes, addresses, rules and mounts that were made in them.
     """
     command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     command += [sys.executable, "-m", module, *arguments]

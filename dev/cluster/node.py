@@ -37,8 +37,8 @@ def start(machine: Machine) -> None:
         f"--cert-dir={folder}/kubelet-certificates", f"--hostname-override={NODE}", f"--node-ip={HOST}",
     )  # fmt: skip
     proxy = {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "iptables",
-        "clusterCIDR": PODS, "hostnameOverride": NODE, "conntrack": {"maxPerCore": 0},
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+        "mode": "iptables", "clusterCIDR": PODS, "hostnameOverride": NODE, "conntrack": {"maxPerCore": 0},
         "clientConnection": {"kubeconfig": f"{folder}/admin.kubeconfig"},
     }  # fmt: skip
     (folder / "proxy.json").write_text(json.dumps(proxy))
