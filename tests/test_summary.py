@@ -12,7 +12,7 @@ from tests.conftest import Run, World
 NODES = [
     {
         "displayName": "predict(3:3)",
-        "message": "main: Error (exit code 2): error: a.dcm: cut off\nmore",
+        "message": "main: Error (exit code 2): 9 of 10\nerror: a.dcm: cut off",
         "phase": "Failed",
     },
     {
@@ -21,6 +21,8 @@ NODES = [
         "phase": "Failed",
     },
     {"displayName": "lobar", "message": "child failed", "phase": "Failed"},
+    {"displayName": "predict", "message": "retryStrategy.expression evaluated to false", "phase": "Failed"},
+    {"displayName": "lobar.dag", "message": "", "phase": "Failed"},
 ]
 
 
@@ -53,7 +55,7 @@ def test_what_failed_and_what_to_do(run: Run, tmp_path: Path, failures: str) -> 
     assert status == 0
     assert out.splitlines() == [
         "w: Failed after 0:00:01",
-        "  predict(3:3): main: Error (exit code 2): error: a.dcm: cut off more",
+        "  predict(3:3): main: Error (exit code 2): error: a.dcm: cut off",
         "    -> the input is wrong: mend what the line names, then submit again",
         "  predict(4:4): main: Error (exit code 75): error: s3://x: 503",
         "    -> something outside failed: submit again, what is finished is kept",

@@ -30,10 +30,12 @@ def ended(workflow: str, status: str, seconds: float, failures: str) -> list[str
         nodes = json.loads(failures or "[]")
         # Argo quotes the list once more
         nodes = (json.loads(nodes) if isinstance(nodes, str) else nodes) or []
-        told = {f"{node['displayName']}: {_line(node['message'])}": node["message"] for node in nodes}
+        told = {f"{node['displayName']}: {_reason(node['message'])}": node["message"] for node in nodes}
     except (ValueError, TypeError, KeyError):
         return [*lines, f"  failures: {_line(failures)}"]
     for line, message in told.items():
+        if not message or message.startswith("retryStrategy."):
+            continue  # a node that failed because another did
         lines.append(f"  {line}")
         lines += [f"    -> {advice}" for mark, advice in ADVICE if mark in str(message)][:1]
     return lines
@@ -83,6 +85,13 @@ def _champion(champions: Registry) -> Iterator[str]:
         raise AbsentError(champions.url)
     yield f"champion: {entries[-1].champion['model'] if entries[-1].champion else 'none yet'}"
     yield entries[-1].why
+
+
+def _reason(message: str) -> str:
+    """What Argo says of a node: the exit code, and of what the job wrote its last line."""
+    code, found, said = message.partition("): ")
+    last = [line for line in said.splitlines() if line.startswith("error: ")][-1:]
+    return _line(f"{code}{found}{last[0] if last else said}")
 
 
 def _line(text: object) -> str:
