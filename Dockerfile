@@ -18,7 +18,10 @@ FROM ${BASE} AS train-packages
 ARG TRAIN=train
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements/${TRAIN}.txt /tmp/
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install -q --require-hashes -r /tmp/${TRAIN}.txt
+# Headers, for building one's own operations, are a fifth of TensorFlow
+RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install -q --require-hashes -r /tmp/${TRAIN}.txt \
+    && find /opt/venv -depth -type d -name include -exec rm -r {} +
 
 FROM ${BASE} AS runtime
 # A pod may write to /tmp alone
