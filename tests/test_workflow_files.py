@@ -113,6 +113,19 @@ def test_the_jobs_understand_their_arguments() -> None:
         typer.main.get_command(jobs.command(name)).make_context(name, arguments)
 
 
+def test_the_jobs_understand_the_arguments_of_every_template() -> None:
+    """Also of those that no local run has: the summary at the end, and demo data."""
+    for template in _load("job-templates.yaml")["spec"]["templates"]:
+        values = {"network": "notebook", "status": "Failed"}
+        for parameter in template["inputs"]["parameters"]:
+            values.setdefault(parameter["name"], parameter.get("value", "1"))
+        job, *arguments = (
+            re.sub(r"{{inputs\.parameters\.([\w-]+)}}", lambda found, v=values: v[found[1]], argument)
+            for argument in template["container"]["args"]
+        )
+        typer.main.get_command(jobs.command(job)).make_context(job, arguments)
+
+
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_declared_parameter_is_used(name: str) -> None:
     spec = _spec(name)
