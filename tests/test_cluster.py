@@ -104,7 +104,7 @@ def test_what_a_run_leaves_for_people(full: Run) -> None:
     keys = {
         each["name"]: each["s3"]["key"] for node in (evaluate, merge) for each in node["outputs"]["artifacts"]
     }
-    assert storage.read(f"{ROOT}/{keys['report']}").startswith(b"<!DOCTYPE html>")
+    assert storage.read(f"{ROOT}/{keys['report']}").startswith(b"<!doctype html>")
     assert storage.read(f"{ROOT}/{keys['submission']}") == submission(full.name)
     assert (
         full.of("predict(0:0)")["progress"].split("/")[0] == full.of("predict(0:0)")["progress"].split("/")[1]
@@ -124,6 +124,20 @@ def test_a_predict_pod_that_is_taken_away_is_replaced(full: Run) -> None:
     assert [node["phase"] for node in run.attempts("predict(2:2)")][-1] == "Succeeded"
     assert len(run.attempts("predict(2:2)")) == 2
     assert submission(run.name) == submission(full.name)
+
+
+def test_prediction_on_the_gpu_pool_is_a_parameter(full: Run) -> None:
+    """The node has a GPU in name only, so TensorFlow computes on its processor."""
+    given = {"model": f"{ROOT}/models/{full.name}", "device": "gpu", "shards": "2"}
+    run = submit(WORKFLOWS / "predict.yaml", PREDICTING | given)
+    pod = until("a shard to run", lambda: run.running("predict"))
+    spec = json.loads(kubectl("get", "pod", pod, "-o", "json"))["spec"]
+    (main,) = (each for each in spec["containers"] if each["name"] == "main")
+    assert main["image"].startswith("lobar-train:")
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"key": "nvidia.com/gpu", "operator": "Exists"} in spec["tolerations"]
+    assert run.ended() == "Succeeded"
+    assert submission(run.name).count(b"\n") == submission(full.name).count(b"\n")
 
 
 def test_a_wrong_input_is_not_tried_again_and_tells_why(full: Run) -> None:
