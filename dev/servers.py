@@ -234,4 +234,4 @@ def main(
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    sys.exit(console.run_job(lambda: app(prog_name="python -m dev.servers")))
+    sys.exit(console.run_job(app, "python -m dev.servers"))

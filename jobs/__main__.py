@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """Run the job named by the first argument and return its exit status."""
     if arguments and arguments[0] in JOBS:
         app = command(arguments[0])
-        return console.run_job(lambda: app(arguments[1:], prog_name=f"python -m jobs {arguments[0]}"))
+        return console.run_job(app, f"python -m jobs {arguments[0]}", arguments[1:])
     asked = not arguments or arguments[0] in ("-h", "--help")
     lines = ["usage: python -m jobs JOB [OPTIONS]; --help after a job lists its options", ""]
     lines += [f"  {name:18}{what}" for name, what in JOBS.items()]

@@ -22,13 +22,13 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
     return done.stdout
 
 
-def until(what: str, found: Callable[[], Any], seconds: float = WORKFLOW_SECONDS) -> Any:
-    """The first true answer of `found`, which is asked every half second."""
+def until(what: str, found: Callable[[], Any], seconds: float = WORKFLOW_SECONDS, every: float = 0.5) -> Any:
+    """The first true answer of `found`, which is asked again `every` so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := found():
             return answer
-        time.sleep(0.5)
+        time.sleep(every)
     raise AssertionError(f"{what}: not within {seconds:g} s")
 
 
@@ -59,12 +59,12 @@ class Run:
         label = f"--selector=workflows.argoproj.io/workflow={self.name}"
         return json.loads(kubectl("get", "pods", label, "-o", "json"))["items"]
 
-    def running(self, task: str) -> str:
-        """The name of the pod in which a task runs now, or nothing."""
+    def running(self, task: str) -> dict[str, Any]:
+        """The pod in which a task runs now, or nothing."""
         for pod in self.pods():
             if _task(pod).startswith(task) and pod["status"]["phase"] == "Running":
-                return str(pod["metadata"]["name"])
-        return ""
+                return pod
+        return {}
 
     def ended(self) -> str:
         """Wait for the end, noting the pods' arguments, and return the phase."""

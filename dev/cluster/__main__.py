@@ -97,4 +97,4 @@ def install_lobar(machine: Machine) -> None:
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
-    sys.exit(console.run_job(lambda: app(prog_name="python -m dev.cluster")))
+    sys.exit(console.run_job(app, "python -m dev.cluster"))

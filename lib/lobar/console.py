@@ -8,32 +8,40 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TypeVar
 
-from lobar.errors import LobarError, OutsideError
+import typer
+
+from lobar.errors import InputError, LobarError, OutsideError
 
 LINE_EVERY_SECONDS = 10.0
+# What Kubernetes, and so Argo, shows as the reason why a container ended
+TERMINATION_MESSAGE = Path("/dev/termination-log")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def run_job(job: Callable[[], None]) -> int:
-    """Run one job with logging set up, and return its exit status (0, 1, 2 or 75).
+def run_job(job: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a command line with logging set up, and return its exit status (0, 1, 2 or 75).
 
-    A LobarError becomes one plain line, the last on stderr; only a defect of ours shows a stack trace.
+    A LobarError or a wrong option becomes one plain line, the last on stderr and in a pod its termination
+    message; only a defect of ours shows a stack trace. `arguments` are the process's own where None.
     """
     # force: some libraries configure the root logger when imported
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
     for noisy in ("asyncio", "botocore", "aiobotocore", "s3fs", "matplotlib", "pydicom"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
-        job()
+        job(arguments, prog_name=name, standalone_mode=False)
     except LobarError as error:
         return _fail(error.status, str(error))
+    except typer.TyperException as error:
+        wrong = error.format_message().rstrip(".")
+        return _fail(InputError.status, f"{wrong} ({name} --help lists the options)")
     except Exception as error:  # the one place where whatever a job raises becomes a status
         traceback.print_exc()
         return _fail(1, f"a defect in lobar: {type(error).__name__}: {error}")
@@ -59,6 +67,7 @@ def leave_when_told() -> None:
             child.kill()
         # not by print: the signal may have come in the middle of one; a terminal may show a progress bar
         os.write(2, ("\n" * os.isatty(2) + f"error: {told(signum)}\n").encode())
+        _tell_kubernetes(f"error: {told(signum)}")
         os._exit(OutsideError.status)
 
     _on_stop(told_to_stop)
@@ -84,8 +93,16 @@ def _on_stop(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def _fail(status: int, text: str) -> int:
-    print("error: " + " ".join(text.split()), file=sys.stderr, flush=True)  # noqa: T201
+    line = "error: " + " ".join(text.split())
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    _tell_kubernetes(line)
     return status
+
+
+def _tell_kubernetes(line: str) -> None:
+    if TERMINATION_MESSAGE.exists():
+        with suppress(OSError):  # the line is in the log too
+            TERMINATION_MESSAGE.write_text(line)
 
 
 @contextmanager

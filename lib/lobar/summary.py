@@ -88,10 +88,9 @@ def _champion(champions: Registry) -> Iterator[str]:
 
 
 def _reason(message: str) -> str:
-    """What Argo says of a node: the exit code, and of what the job wrote its last line."""
+    """What Argo says of a node: the exit code, and the last line of its container's message."""
     code, found, said = message.partition("): ")
-    last = [line for line in said.splitlines() if line.startswith("error: ")][-1:]
-    return _line(f"{code}{found}{last[0] if last else said}")
+    return _line(f"{code}{found}{said.strip().rpartition(chr(10))[2]}")
 
 
 def _line(text: object) -> str:

@@ -266,4 +266,4 @@ if __name__ == "__main__":
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command()(main)
     console.raise_when_told()
-    sys.exit(console.run_job(lambda: app(prog_name="python -m lobar.workflow")))
+    sys.exit(console.run_job(app, "python -m lobar.workflow"))
