@@ -26,6 +26,7 @@ pytestmark = pytest.mark.cluster
 ROOT = "s3://lobar"
 PARAMETERS = dict(item.split("=") for item in WORKFLOW) | {"root": ROOT, "shards": "4"}
 TRAINING = {name: value for name, value in PARAMETERS.items() if name not in ("shards", "max-refused-new")}
+NETWORK = "libopenvino_intel_cpu_plugin"
 LESS = {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "1Mi"}
 PREDICTING = {name: PARAMETERS[name] for name in ("root", "shards", "max-refused-new")}
 
@@ -121,24 +122,23 @@ def test_what_a_run_leaves_for_people(full: Run) -> None:
 def test_a_predict_pod_that_is_taken_away_is_replaced(full: Run) -> None:
     """As when a node is lost: the pod is gone at once, without a word, in the midst of its shard."""
     run = submit(WORKFLOWS / "predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
-    process = until("a network", lambda: _halted("--shard=2", "openvino_intel_cpu_plugin"), every=0.02)
+    until("a shard with its network", lambda: _halted("--shard=2", NETWORK), every=0.02)
     pod = run.running("predict(2:2)")
     kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
-    os.kill(process, signal.SIGCONT)
     until("another pod", lambda: _replaced(pod, run.running("predict(2:2)")))
     assert run.ended() == "Succeeded"
     assert submission(run.name) == submission(full.name)
 
 
-def _halted(argument: str, library: str) -> int:
-    """A job's process with that argument, once it has that library loaded; it stands there until SIGCONT."""
+def _halted(argument: str, library: str) -> bool:
+    """Whether a job with that argument has that library loaded; it stands there until it is killed."""
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # processes end while one looks
             words = (folder / "cmdline").read_text().split("\0")
             if words[0].endswith("python") and argument in words and library in (folder / "maps").read_text():
                 os.kill(int(folder.name), signal.SIGSTOP)
-                return int(folder.name)
-    return 0
+                return True
+    return False
 
 
 def _replaced(before: dict, now: dict) -> bool:
@@ -227,14 +227,11 @@ def test_a_stopped_workflow_leaves_nothing_by_half(full: Run) -> None:
         "prediction": f"{ROOT}/predictions/stopped",
     }
     run = submit(WORKFLOWS / "full.yaml", PARAMETERS | places)
-    until(
-        "a shard",
-        lambda: any("/shards/" in item.url for item in storage.list_objects(f"{ROOT}/predictions/stopped")),
-    )
+    until("a shard with its network", lambda: _halted("--shard=2", NETWORK), every=0.02)
     kubectl("patch", "workflow", run.name, "--type=merge", '--patch={"spec": {"shutdown": "Stop"}}')
     assert run.ended() == "Failed"
     left = [item.url for item in storage.list_objects(f"{ROOT}/predictions/stopped")]
-    assert not any(url.endswith("submission.json") for url in left)
+    assert not any(url.endswith(("submission.json", "shards/0002.json")) for url in left)
     assert all(json.loads(storage.read(url)) for url in left if url.endswith(".json"))
 
     again = submit(WORKFLOWS / "full.yaml", PARAMETERS | places)
