@@ -123,3 +123,11 @@ def runs() -> Iterator[Run]:
     """All workflows on the cluster."""
     for document in json.loads(kubectl("get", "workflows", "-o", "json"))["items"]:
         yield Run(document["metadata"]["name"])
+
+
+def metric(name: str) -> float:
+    """What the controller tells Prometheus now."""
+    pod = kubectl("get", "pods", "--namespace=argo", "-o", "jsonpath={.items[0].metadata.name}")
+    page = kubectl("get", "--raw", f"/api/v1/namespaces/argo/pods/https:{pod}:9090/proxy/metrics")
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    return float(values[f"argo_workflows_{name}"])

@@ -104,6 +104,8 @@ def test_what_a_run_leaves_for_people(full: Run) -> None:
     }
     assert 0 < float(figures["challenge-metric"]) <= 1
     assert (figures["rows"], figures["refused"]) == ("21", "1")
+    assert argo.metric("lobar_challenge_metric") == float(figures["challenge-metric"])
+    assert argo.metric('lobar_images{result="refused"}') == 1
     keys = {
         each["name"]: each["s3"]["key"] for node in (evaluate, merge) for each in node["outputs"]["artifacts"]
     }
