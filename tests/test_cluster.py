@@ -185,7 +185,8 @@ def test_training_goes_on_where_its_pod_was_taken_away(full: Run) -> None:
     kubectl("delete", "pod", run.running("train")["metadata"]["name"], "--wait=false")
     assert run.ended() == "Succeeded"
     first, second = run.attempts("train")
-    assert "(exit code 75): error: told to stop (SIGTERM)" in first["message"]
+    # which one depends on whether the controller sees the pod's end or its absence first
+    assert "(exit code 75): error: told to stop" in first["message"] or first["message"] == "pod deleted"
     assert second["phase"] == "Succeeded"
     log = next(each["s3"]["key"] for each in second["outputs"]["artifacts"] if each["name"] == "main-logs")
     assert "resumed after epoch" in storage.read(f"{ROOT}/{log}").decode()
