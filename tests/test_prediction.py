@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lobar import artifacts, storage
+from lobar.engines import OpenVino
 from tests.conftest import Run, World
 
 
@@ -193,3 +196,24 @@ def test_tensorflow_finds_what_openvino_finds(world: World, run: Run, tmp_path: 
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-3)
     figures = {path.name: path.read_text() for path in (tmp_path / "figures").iterdir()}
     assert (figures["rows"], figures["refused"]) == ("21", "1")
+
+
+def test_the_first_inference_is_alone() -> None:
+    """Two at once have deadlocked a pod for good, in OpenVINO's bindings."""
+    seen: list[tuple[int, int]] = []
+
+    class Watched(OpenVino):
+        def __init__(self) -> None:
+            self.running = 0
+
+        def _infer(self, batch: tuple[int, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+            self.running += 1
+            time.sleep(0.02)
+            seen.append((batch[0], self.running))
+            self.running -= 1
+            return batch[0], batch[1], batch[1]
+
+    images = np.zeros((1, 4, 4))
+    assert [key for key, *_ in Watched().maps((key, images) for key in range(6))] == [*range(6)]
+    assert seen[0] == (0, 1)
+    assert max(running for _, running in seen) == 2

@@ -3,6 +3,7 @@
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -67,7 +68,11 @@ class OpenVino:
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray, np.ndarray]]:
         """As `Engine` says, with a few batches in flight."""
-        yield from ordered_map(self._infer, batches, workers=IN_FLIGHT, ahead=IN_FLIGHT + 1)
+        remaining = iter(batches)
+        # Alone: two first inferences at once can deadlock in OpenVINO: one thread holds the GIL and
+        # waits for a C++ static that the other, waiting for the GIL, initialises
+        yield from map(self._infer, islice(remaining, 1))
+        yield from ordered_map(self._infer, remaining, workers=IN_FLIGHT, ahead=IN_FLIGHT + 1)
 
     def _infer(self, batch: tuple[K, np.ndarray]) -> tuple[K, np.ndarray, np.ndarray]:
         key, levels = batch
