@@ -38,10 +38,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs a job as its container would, and returns (status, stdout, stderr)."""
 
     def run_job(*arguments: object) -> tuple[int, str, str]:
-        try:
-            status = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
+        status = main([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
         return status, out, err.strip()
 

@@ -202,6 +202,13 @@ def test_the_probe_finds_create_kept_and_leaves_nothing(root: str) -> None:
     assert storage.list_objects(root) == []
 
 
+def test_a_probe_is_nobody_elses_object(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else two promotions, or a plan beside one, would take it for a record."""
+    monkeypatch.setattr(storage, "remove", lambda url: None)
+    storage.check_create(root)
+    assert storage.list_objects(root) == []
+
+
 def test_the_probe_names_a_store_that_ignores_preconditions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a store cannot be had here: this mock is memory that overwrites whatever it is told."""
 

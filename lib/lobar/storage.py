@@ -30,6 +30,7 @@ SMALL_BYTES = 1 << 20
 BYTES_PER_SECOND = 1_000_000  # a slower line than this is a fault
 LONG = 3600.0  # for what has no known size: a stall is noticed by the driver, which waits for every next byte
 OWN_ETAG = "md5:"
+PROBE = ".probe-"
 MD5 = re.compile("[0-9a-f]{32}")
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ def name(url: str) -> str:
 def list_objects(url: str) -> list[Object]:
     """All objects under a prefix, from a fresh listing, sorted by URL; an empty list where there are none.
 
-    A store without etags leaves `etag` empty; `with_etag` fills it from the content.
+    A store without etags leaves `etag` empty; `with_etag` fills it from the content. The probe of a
+    `check_create` that runs beside is not shown.
     """
     place = _place(url)
     found = run(faults.wait_out(url, partial(place.ask, "find", detail=True), LONG))
@@ -74,7 +76,8 @@ def list_objects(url: str) -> list[Object]:
     objects = [
         _object(f"{scheme}://{key}", info)
         for key, info in found.items()
-        if key.startswith(below) and not key.endswith("/") and (not place.is_local or _is_file(key))
+        if key.startswith(below) and not key.endswith("/") and f"/{PROBE}" not in key
+        if not place.is_local or _is_file(key)
     ]
     return sorted(objects, key=lambda item: item.url)
 
@@ -206,7 +209,7 @@ def create(url: str, data: bytes) -> bool:
 
 def check_create(url: str) -> None:
     """Raise InputError unless the store keeps `create`'s promise below `url`, tried on a hidden object."""
-    probe = join(url, f".probe-{uuid.uuid4().hex}")
+    probe = join(url, f"{PROBE}{uuid.uuid4().hex}")
     try:
         kept = create(probe, b"first") and not create(probe, b"second")
     finally:
