@@ -135,8 +135,9 @@ ifeq ($(OVERLAY),minio)
 	$(KUBECTL) -n lobar rollout status deployment/minio --timeout=5m
 endif
 
-bench: install ## reading from S3, beside fsspec and one by one
+bench: install ## reading from S3 beside fsspec, predicting beside the notebook
 	@$(BIN)/python -m bench.storage
+	@$(BIN)/python -m bench.prediction
 
 clean: ## remove runs/, keep .venv and .tools
 	rm -rf runs

@@ -3,7 +3,6 @@
 python -m bench.prediction: every step by itself, then all of it from storage to CSV, memory and start-up.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -135,18 +134,15 @@ def processes(bench: Bench) -> None:
         place = f"{bench.folder}/of-{count}"
         _job("plan", f"--images={images}", f"--model={bench.folder}/model", "--shards=1", f"--out={place}")
         seconds, megabytes = _run("predict", f"--prediction={place}", "--shard=0")
-        print(f"predict of {count:4} images: {seconds:6.1f} s from start to end, peak {megabytes:.0f} MB")
+        print(f"predict of {count:4} images: {seconds:6.1f} s from start to end, peak {megabytes} MB")
 
 
-def _run(*arguments: str) -> tuple[float, float]:
+def _run(*arguments: str) -> tuple[float, int]:
     """Seconds and peak megabytes of one job as a process of its own."""
+    command = [sys.executable, "-m", "bench.peak", *arguments]
     started = time.perf_counter()
-    command = [sys.executable, "-m", "jobs", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)}: status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return time.perf_counter() - started, int(done.stdout.splitlines()[-1])
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ python -m bench.storage: a real S3 server on loopback, plainly and behind 30 ms 
 """
 
 import os
-import resource
 import socket
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import fsspec
 
+from bench import peak
 from dev import servers
 from lobar import console, drivers, storage
 from lobar.parallel import in_order
@@ -43,8 +43,8 @@ def main() -> None:
         with latency(server.endpoint) as slower:
             compare(f"{LATENCY_MS} ms latency", slower)
         for times in (1, 10):
-            peak = peak_megabytes(server.endpoint, times)
-            print(f"peak memory of a process that reads {times * OBJECTS:6} of them: {peak:.0f} MB")
+            megabytes = peak_megabytes(server.endpoint, times)
+            print(f"peak memory of a process that reads {times * OBJECTS:6} of them: {megabytes} MB")
 
 
 def compare(what: str, endpoint: str) -> None:
@@ -87,17 +87,17 @@ def latency(endpoint: str) -> Iterator[str]:
         relay.wait()
 
 
-def peak_megabytes(endpoint: str, times: int) -> float:
+def peak_megabytes(endpoint: str, times: int) -> int:
     """Peak memory of a process that reads the set so many times over, in one stream."""
     environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint}
     command = [sys.executable, "-m", "bench.storage", "--peak", str(times)]
-    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-def read_all(times: int) -> float:
+def read_all(times: int) -> int:
     items = storage.list_objects(ROOT) * times
     assert sum(len(body) for _, body in storage.read_many(items)) == len(items) * OBJECT_BYTES
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak.megabytes()
 
 
 if __name__ == "__main__":
