@@ -27,6 +27,7 @@ ROOT = "s3://lobar"
 PARAMETERS = dict(item.split("=") for item in WORKFLOW) | {"root": ROOT, "shards": "4"}
 TRAINING = {name: value for name, value in PARAMETERS.items() if name not in ("shards", "max-refused-new")}
 NETWORK = "libopenvino_intel_cpu_plugin"
+CPUS = "2"
 LESS = {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "1Mi"}
 PREDICTING = {name: PARAMETERS[name] for name in ("root", "shards", "max-refused-new")}
 
@@ -36,7 +37,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The cluster that KUBECONFIG names, with data in its bucket, which this process can read too."""
     if "KUBECONFIG" not in os.environ:
         pytest.skip("no cluster: make test-cluster brings one up")
-    _ask_for_less()
+    _fit_into_this_machine()
     secret = json.loads(kubectl("get", "secret", "lobar-store", "-o", "json"))["data"]
     environment = {name: base64.b64decode(value).decode() for name, value in secret.items()}
     address = kubectl("get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
@@ -48,18 +49,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def _ask_for_less() -> None:
-    """This machine has fewer processors than the templates request; their limits stay as they are."""
+def _fit_into_this_machine() -> None:
+    """It has fewer processors than the templates request, and than train may use."""
     templates = yaml.safe_load((WORKFLOWS / "job-templates.yaml").read_text())["spec"]["templates"]
-    less = [
-        {
-            "op": "replace",
-            "path": f"/spec/templates/{i}/container/resources/requests",
-            "value": LESS,
-        }
+    smaller = [
+        {"op": "replace", "path": f"/spec/templates/{i}/container/resources/{path}", "value": value}
         for i in range(len(templates))
+        for path, value in (("requests", LESS), ("limits/cpu", CPUS))
     ]
-    kubectl("patch", "workflowtemplate", "lobar-jobs", "--type=json", f"--patch={json.dumps(less)}")
+    kubectl("patch", "workflowtemplate", "lobar-jobs", "--type=json", f"--patch={json.dumps(smaller)}")
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +76,8 @@ def test_full_makes_the_same_submission_as_here(full: Run, tmp_path: Path) -> No
     for name, value in (PARAMETERS | {"model": f"{ROOT}/models/here"}).items():
         command += ["-p", f"{name}={value}"]
     # as many threads for training as the pod's limit says: sums depend on their number
-    done = subprocess.run(
-        command, env={**os.environ, "LOBAR_CPUS": "7"}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "LOBAR_CPUS": CPUS}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert submission(full.name) == (tmp_path / "submission.csv").read_bytes()
     assert submission(full.name).count(b"\n") == 22
