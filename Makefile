@@ -135,9 +135,8 @@ ifeq ($(OVERLAY),minio)
 	$(KUBECTL) -n lobar rollout status deployment/minio --timeout=5m
 endif
 
-bench: install ## reading from S3 beside fsspec, predicting beside the notebook
-	@$(BIN)/python -m bench.storage
-	@$(BIN)/python -m bench.prediction
+bench: install ## predicting beside the notebook, reading beside fsspec, scale: on screen and in docs/bench.md
+	@$(BIN)/python -m bench
 
 clean: ## remove runs/, keep .venv and .tools
 	rm -rf runs

@@ -1,13 +1,9 @@
-"""Predicting a folder of DICOMs: lobar beside the notebook, same files and weights, in one run.
-
-python -m bench.prediction: every step by itself, then all of it from storage to CSV, memory and start-up.
-"""
+"""Predicting a folder of DICOMs: lobar beside the notebook, same files and weights."""
 
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,15 +12,20 @@ import keras
 import numpy as np
 
 from bench import notebook
+from bench.table import ROUNDS, Row, compared, median_seconds
 from jobs import __main__ as jobs
-from lobar import artifacts, console, detect, dicom, plan, prediction, storage, submission
+from lobar import artifacts, dataset, detect, dicom, engines, plan, prediction, storage, submission, training
 from lobar.dicom import Sampling
 from lobar.engines import OpenVino
 from lobar.parallel import cpus
 
 IMAGES = 100
-ROUNDS = 5
 SIZE = 256
+BATCH = 25
+NOTEBOOK_GFLOP = 20.5  # of the network for one image
+DOLLARS_PER_HOUR = 0.0892  # two vCPUs on demand: AWS, c7i.large, us-east-1
+WANTED = {"float32": "", "bfloat16": "×2.8", "int8": "×5.3"}
+WANTED_WHOLE = {"float32": "", "bfloat16": "×5", "int8": "×8.5"}
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,21 @@ def prepare(folder: Path) -> Bench:
     )  # fmt: skip
     _job("train", f"--dataset={folder}/dataset", f"--out={model}", "--epochs=1", "--batch-size=16")
     _job("evaluate", f"--model={model}", f"--dataset={folder}/dataset")
+    _offer_all(artifacts.Model(f"{root}/model"))
     network = notebook.create_network(SIZE, 32)
     network.set_weights(keras.saving.load_model(f"{model}/model.keras", compile=False).get_weights())
     return Bench(folder, artifacts.Model(f"{root}/model"), network)
+
+
+def _offer_all(model: artifacts.Model) -> None:
+    """Let the release offer whatever this CPU computes in: speed is measured here, not what it costs."""
+    release = artifacts.read_record(model.release, "evaluate")
+    exact = release["precisions"]["float32"]
+    release["precisions"] = {
+        name: exact | {"cpu_features": [] if name == "float32" else engines.cpu_features()}
+        for name in engines.possible_precisions()
+    }
+    artifacts.write_json(model.release, release)
 
 
 def _job(*arguments: str) -> None:
@@ -61,71 +74,111 @@ def _job(*arguments: str) -> None:
         raise SystemExit(status)
 
 
-def compare(what: str, notebooks: Callable[[], object], ours: Callable[[], object], count: int) -> None:
-    """One line: milliseconds an image, both in turn, so that a busy machine is busy for both."""
-    rounds = [(_seconds(notebooks), _seconds(ours)) for _ in range(ROUNDS)]
-    theirs, lobars = (1000 * median(of_way) / count for of_way in zip(*rounds, strict=True))
-    print(f"{what:44}{theirs:10.2f}{lobars:10.2f}{theirs / lobars:8.1f}", flush=True)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def steps(bench: Bench) -> None:
-    """Decoding, the network and the post-processing, each by itself."""
-    paths = bench.paths[:25]
+def rows(bench: Bench) -> Iterator[Row]:
+    """Every step by itself, then all of it from storage to CSV, then whole processes."""
+    paths = bench.paths[:BATCH]
     bodies = [path.read_bytes() for path in paths]
-    for sampling in Sampling:
-        compare(
-            f"DICOM to network input, {sampling} sampling, one core",
-            lambda: [notebook.shrink(notebook.decode(path)) for path in paths],
-            lambda kind=sampling: [dicom.network_input(body, SIZE, kind) for body in bodies],
-            len(paths),
-        )
+    yield from _decoding(paths, bodies)
     levels = np.stack([dicom.network_input(body, SIZE, Sampling.AREA)[0] for body in bodies])
+    yield from _network(bench, levels)
+    yield _boxes(bench, levels)
+    yield from _whole(bench)
+    yield _draws(bench)
+    yield from _processes(bench)
+
+
+def _decoding(paths: list[Path], bodies: list[bytes]) -> Iterator[Row]:
+    for sampling, wanted in ((Sampling.AREA, "×8"), (Sampling.NOTEBOOK, "×3")):
+        seconds = median_seconds(
+            notebook=lambda: [notebook.shrink(notebook.decode(path)) for path in paths],
+            lobar=lambda kind=sampling: [dicom.network_input(body, SIZE, kind) for body in bodies],
+        )
+        what = f"DICOM to network input, {sampling} sampling, one core"
+        yield compared(what, len(paths), seconds["notebook"], seconds["lobar"], wanted)
+
+
+def _network(bench: Bench, levels: np.ndarray) -> Iterator[Row]:
     floats = (levels / 255).astype(np.float32)[..., None]
+    parts = [(at, levels[at : at + OpenVino.batch]) for at in range(0, len(levels), OpenVino.batch)]
+    opened = {name: _open(bench, name) for name in engines.possible_precisions()}
+    seconds = median_seconds(
+        notebook=lambda: bench.network.predict(floats, batch_size=BATCH, verbose=0),
+        **{name: (lambda engine=engine: list(engine.maps(parts))) for name, engine in opened.items()},
+    )
+    for name, wanted in WANTED.items():
+        what = f"network in {name}, {cpus()} cores"
+        if name in opened:
+            yield compared(what, len(levels), seconds["notebook"], seconds[name], wanted)
+        else:
+            yield Row(what, "", "not this CPU", "", wanted)
+    peak = _peak_gflops()
+    reached = NOTEBOOK_GFLOP * len(levels) / seconds["float32"]
+    what = "share of NumPy's matrix product reached in float32"
+    yield Row(what, f"{peak:.0f} GFLOP/s", f"{reached:.0f} GFLOP/s", f"{100 * reached / peak:.0f} %")
+
+
+def _open(bench: Bench, precision: str) -> OpenVino:
     files = artifacts.read_record(bench.model.release, "evaluate")["files"]
-    engine = OpenVino(bench.model, files)
-    parts = [(at, levels[at : at + engine.batch]) for at in range(0, len(levels), engine.batch)]
-    compare(
-        f"network in float32, {cpus()} cores",
-        lambda: bench.network.predict(floats, batch_size=25, verbose=0),
-        lambda: list(engine.maps(parts)),
-        len(levels),
-    )
-    maps = [probabilities for *_, batch in engine.maps(parts) for probabilities in batch]
-    compare(
-        "map to boxes, one core",
-        lambda: [notebook.prediction_string(each[..., None]) for each in maps[:5]] * 5,
-        lambda: [detect.detect(each, 1024, 1024, detect.NOTEBOOK) for each in maps],
-        len(maps),
-    )
+    engine = OpenVino(bench.model, files, precision)
+    list(engine.maps([(None, np.zeros((1, SIZE, SIZE), np.uint8))]))
+    return engine
 
 
-def whole(bench: Bench) -> None:
+def _peak_gflops() -> float:
+    matrix = np.ones((3000, 3000), np.float32)
+    seconds = median_seconds(product=lambda: matrix @ matrix)["product"]
+    return 2 * len(matrix) ** 3 / seconds / 1e9
+
+
+def _boxes(bench: Bench, levels: np.ndarray) -> Row:
+    maps = next(iter(_open(bench, "float32").maps([(None, levels)])))[2]
+    few = maps[:5]
+    seconds = median_seconds(
+        notebook=lambda: [notebook.prediction_string(each[..., None]) for each in few],
+        lobar=lambda: [detect.detect(each, 1024, 1024, detect.NOTEBOOK) for each in few],
+    )
+    return compared("map to boxes, one core", len(few), seconds["notebook"], seconds["lobar"], "×40")
+
+
+def _whole(bench: Bench) -> Iterator[Row]:
     """A shard from the folder to its committed table, against the notebook's loop and its CSV."""
     numbers = iter(range(1000))
 
-    def ours() -> None:
+    def ours(precision: str) -> None:
         place = artifacts.Prediction(storage.absolute(f"{bench.folder}/prediction-{next(numbers)}"))
         images = f"{bench.folder}/data/test_images"
-        plan.make(images, bench.model, 1, place, "cpu", "auto", "notebook")
+        plan.make(images, bench.model, 1, place, "cpu", precision, "notebook")
         prediction.run(place, 0, 0)
 
     def notebooks() -> None:
         rows = notebook.predict(bench.network, bench.paths)
         (bench.folder / "notebook.csv").write_bytes(submission.to_csv(submission.HEADER, rows.items()))
 
-    compare(f"all of it, {cpus()} cores, float32", notebooks, ours, IMAGES)
+    possible = engines.possible_precisions()
+    ways = {name: (lambda name=name: ours(name)) for name in possible}
+    seconds = median_seconds(notebook=notebooks, **ways)
+    for name in possible:
+        what = f"all of it, storage to CSV, {cpus()} cores, {name}"
+        yield compared(what, IMAGES, seconds["notebook"], seconds[name], WANTED_WHOLE[name])
+    for name in possible:
+        cost = {way: 1e6 / 3600 * taken / IMAGES * DOLLARS_PER_HOUR for way, taken in seconds.items()}
+        what = f"a million images on such CPUs at {DOLLARS_PER_HOUR} $/h, {name}"
+        yield Row(what, f"{cost['notebook']:.2f} $", f"{cost[name]:.2f} $")
 
 
-def processes(bench: Bench) -> None:
+def _draws(bench: Bench) -> Row:
+    """How fast training's batches come from the array of decoded images, with their masks."""
+    exams = dataset.read_index(artifacts.Dataset(storage.absolute(f"{bench.folder}/dataset")), "train") * 20
+    images = np.random.default_rng(0).integers(0, 256, (len(exams), SIZE, SIZE), np.uint8)
+    side = training.Side(exams, images)
+    seconds = median_seconds(draws=lambda: sum(len(batch) for batch, _ in training.draws(side, 32, 0, 0)))
+    return Row("images/s drawn for training, masks too, one core", "", f"{len(exams) / seconds['draws']:.0f}")
+
+
+def _processes(bench: Bench) -> Iterator[Row]:
     """What a whole process takes: to answer, to its first box, and in memory."""
-    help_seconds = median(_run("merge-submission", "--help")[0] for _ in range(ROUNDS))
-    print(f"python -m jobs merge-submission --help: {help_seconds:.2f} s")
+    seconds = median(run("merge-submission", "--help")[0] for _ in range(ROUNDS))
+    yield Row("seconds of merge-submission --help", "", f"{seconds:.2f} s", "", "0.5 s")
     for count in (1, IMAGES, 10 * IMAGES):
         images = bench.folder / f"images-{count}"
         images.mkdir()
@@ -133,28 +186,21 @@ def processes(bench: Bench) -> None:
             (images / f"{number:05d}.dcm").hardlink_to(bench.paths[number % IMAGES])
         place = f"{bench.folder}/of-{count}"
         _job("plan", f"--images={images}", f"--model={bench.folder}/model", "--shards=1", f"--out={place}")
-        seconds, megabytes = _run("predict", f"--prediction={place}", "--shard=0")
-        print(f"predict of {count:4} images: {seconds:6.1f} s from start to end, peak {megabytes} MB")
+        seconds, megabytes = run("predict", f"--prediction={place}", "--shard=0")
+        wanted = "2 s" if count == 1 else ""
+        yield Row(
+            f"predict of {count} images, start to end, and its peak memory",
+            "",
+            f"{seconds:.1f} s",
+            f"{megabytes} MB",
+            wanted,
+        )
 
 
-def _run(*arguments: str) -> tuple[float, int]:
+def run(*arguments: str) -> tuple[float, int]:
     """Seconds and peak megabytes of one job as a process of its own."""
     command = [sys.executable, "-m", "bench.peak", *arguments]
+
     started = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return time.perf_counter() - started, int(done.stdout.splitlines()[-1])
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        bench = prepare(Path(folder))
-        print(f"\nmilliseconds an image, medians of {ROUNDS} rounds in turn")
-        print(f"{'':44}{'notebook':>10}{'lobar':>10}{'times':>8}")
-        steps(bench)
-        whole(bench)
-        processes(bench)
-
-
-if __name__ == "__main__":
-    main()
-    console.leave(0)

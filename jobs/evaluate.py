@@ -40,4 +40,8 @@ def main(
     for name, title in reporting.SYSTEMS.items():
         print(f"  {title:42}{reporting.interval(systems[name])}")
     print(f"  {evaluation.verdict(systems)}")
+    for name, trial in record["precisions"].items():
+        if name != "float32":
+            said = "offered" if trial["offered"] else "not offered"
+            print(f"  {name}: {reporting.difference(Interval(**trial['gain']))} against float32, {said}")
     print(f"report: {storage.absolute(report) if report else place.report}")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lobar import artifacts, storage
+from lobar import artifacts, detect, storage
 from lobar.dataset import read_index
-from lobar.evaluation import verdict
+from lobar.evaluation import Trial, verdict
 from lobar.tuning import Interval
 from tests.conftest import Run, World
 
@@ -44,6 +44,30 @@ def test_the_verdict_follows_the_intervals(low: float, high: float | None, posit
     assert verdict(systems) == said
 
 
+@pytest.mark.parametrize(
+    ("gain", "low", "offered"),
+    [
+        (0.0, 0.0, True),
+        (-0.0019, -0.019, True),
+        (-0.0021, -0.003, False),
+        (0.01, -0.021, False),  # too few images to tell
+        (None, None, False),
+    ],
+)
+def test_a_precision_is_offered_where_it_costs_nothing(
+    gain: float | None, low: float | None, offered: bool
+) -> None:
+    found = Interval(gain, low, gain, 100)
+    assert Trial(detect.NOTEBOOK, found, found).offered == offered
+
+
+def test_what_was_tried_and_offered_is_recorded(record: dict) -> None:
+    tried = record["precisions"]
+    assert {"float32", "int8"} <= {*tried}
+    assert tried["float32"]["gain"]["metric"] == 0
+    assert tried["float32"]["metric"] == record["systems"]["tuned"]
+
+
 def test_the_notebooks_metrics_of_an_empty_mask_are_shown(record: dict) -> None:
     assert 0.9 < record["empty_mask"]["accuracy"] < 1
     assert 0.4 < record["empty_mask"]["mean_iou"] < 0.7  # half of the images are negative
@@ -62,8 +86,12 @@ def test_every_validation_image_has_its_scores(world: World, record: dict) -> No
 
 
 def test_the_released_point_is_the_evaluations(world: World, record: dict) -> None:
+    model = artifacts.Model(storage.absolute(str(world.place("models"))))
     points = json.loads((world.place("models") / "operating_point.json").read_text())
-    assert points["tuned"] == record["operating_point"]
+    release = artifacts.read_record(model.release, "evaluate")
+    assert {"float32"} <= {*release["precisions"]} <= {*points} == {*record["precisions"]}
+    for name, offer in release["precisions"].items():
+        assert offer["operating_points"] == points[name]
 
 
 def split_anew(world: World, run: Run, out: Path) -> None:

@@ -15,6 +15,8 @@ from lobar.geometry import Box, iou
 from lobar.labels import read_labels
 from lobar.submission import parse_prediction_string, prediction_string
 
+CALIBRATION = np.random.default_rng(0).integers(0, 1021, (4, 256, 256), np.uint16)
+
 
 @pytest.fixture(scope="module")
 def weights() -> keras.Model:
@@ -36,7 +38,7 @@ def weights() -> keras.Model:
 @pytest.fixture
 def engine(weights: keras.Model, tmp_path: Path) -> OpenVino:
     place = artifacts.Model(str(tmp_path))
-    return OpenVino(place, checkpoints.export(weights, place))
+    return OpenVino(place, checkpoints.export(weights, place, CALIBRATION), "float32")
 
 
 def ours(engine: OpenVino, levels: np.ndarray) -> list[list[Box]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lobar import artifacts, evaluation, registry, storage, tuning
+from lobar import artifacts, comparison, registry, storage, tuning
 from lobar.artifacts import Dataset, Model, Registry
 from lobar.dataset import Exam
 from lobar.errors import InputError
@@ -71,9 +71,9 @@ def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 def _stubbed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     guess = dict.fromkeys((exam.patient_id for exam in EXAMS), WITHOUT_NETWORK)
     monkeypatch.setattr("lobar.dataset.read_index", lambda data, split: EXAMS)
-    monkeypatch.setattr(evaluation, "scores_on", bench.scores)
-    monkeypatch.setattr(evaluation, "scores_without_network", lambda model, data: guess)
-    monkeypatch.setattr(evaluation, "trained_on", lambda model: bench.trained_on)
+    monkeypatch.setattr(comparison, "scores_on", bench.scores)
+    monkeypatch.setattr(comparison, "scores_without_network", lambda model, data: guess)
+    monkeypatch.setattr(comparison, "trained_on", lambda model: bench.trained_on)
     return bench
 
 

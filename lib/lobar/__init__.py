@@ -1,10 +1,14 @@
 """lobar finds pneumonia on chest X-rays in batches. Not for clinical use."""
 
 import hashlib
+import sys
 from functools import cache
 from pathlib import Path
 
 __version__ = "0.1.0"
+
+# OpenVINO's converter and NNCF would report each use of theirs to a web analytics service
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 @cache

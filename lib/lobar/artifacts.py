@@ -48,13 +48,10 @@ class Model:
     def keras(self) -> str:
         return storage.join(self.url, "model.keras")
 
-    @property
-    def openvino_xml(self) -> str:
-        return storage.join(self.url, "openvino.xml")
-
-    @property
-    def openvino_bin(self) -> str:
-        return storage.join(self.url, "openvino.bin")
+    def openvino(self, precision: str) -> tuple[str, str]:
+        """The network for OpenVINO and its weights: int8 has its own, bfloat16 those of float32."""
+        stem = "openvino-int8" if precision == "int8" else "openvino"
+        return storage.join(self.url, f"{stem}.xml"), storage.join(self.url, f"{stem}.bin")
 
     @property
     def history(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lobar import artifacts, storage
+from lobar import artifacts, quantization, storage
 from lobar.artifacts import Model
 from lobar.backend import keras
 
@@ -62,14 +62,18 @@ def _state(model: keras.Model) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def export(model: keras.Model, place: Model) -> dict[str, str]:
-    """Put the network for Keras and for OpenVINO, and return each file's SHA-256 by name."""
+def export(model: keras.Model, place: Model, levels: np.ndarray) -> dict[str, str]:
+    """Put the network for Keras and for OpenVINO, and return each file's SHA-256 by name.
+
+    levels (images, size, size) are training images in the network's integers, to calibrate int8 on.
+    """
     files = {}
     with tempfile.TemporaryDirectory() as scratch:
         saved = Path(scratch)
         model.save(saved / "model.keras", include_optimizer=False)
         model.export(str(saved / "openvino.xml"), format="openvino", verbose=False)
-        for url in (place.keras, place.openvino_xml, place.openvino_bin):
+        quantization.to_int8(saved / "openvino.xml", levels, saved / "openvino-int8.xml")
+        for url in (place.keras, *place.openvino("float32"), *place.openvino("int8")):
             data = (saved / storage.name(url)).read_bytes()
             storage.publish(url, data)
             files[storage.name(url)] = artifacts.sha256(data)

@@ -6,30 +6,72 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from lobar import artifacts
+from lobar import artifacts, storage
 from lobar.artifacts import Model
 from lobar.errors import InputError
 from lobar.parallel import cpus, ordered_map
 
-PRECISIONS = ("float32",)
+# OpenVINO's names of what a CPU must be able to do for each precision, the fastest last
+PRECISIONS = MappingProxyType({"float32": "FP32", "bfloat16": "BF16", "int8": "INT8"})
+# What the bytes of bfloat16 and int8 rest on, as Linux names it on x86 and ARM
+FEATURES = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8",
+    "asimddp", "bf16", "i8mm",
+)  # fmt: skip
 IN_FLIGHT = 2
 K = TypeVar("K")
 
 
-def resolve_precision(asked: str) -> str:
+def possible_precisions() -> list[str]:
+    """The precisions that this CPU computes in itself, the fastest last."""
+    import openvino as ov
+
+    able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return [precision for precision, ability in PRECISIONS.items() if ability in able]
+
+
+def cpu_features() -> list[str]:
+    """Which of FEATURES this CPU has; none where the system does not tell."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    told = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return [feature for feature in FEATURES if feature in told.split()]
+
+
+def resolve_precision(asked: str, device: str, release: dict[str, Any]) -> str:
     """The precision to plan with: `auto` becomes one here, never on the node that predicts.
 
-    Raises InputError where it is not offered.
+    On a CPU that is the fastest that the model offers for such a CPU as this one; a GPU computes as the model
+    was trained. Raises InputError where the asked one is not offered.
     """
+    offered = release["precisions"]
+    if device == "gpu":
+        trained = str(release["options"]["precision"])
+        if asked not in ("auto", trained):
+            raise InputError(f"--precision {asked}: on a GPU this model computes in {trained}; choose auto")
+        return trained
     if asked == "auto":
-        return PRECISIONS[0]
-    if asked not in PRECISIONS:
-        raise InputError(f"--precision {asked}: not offered; choose auto or {', '.join(PRECISIONS)}")
+        same = {name for name, offer in offered.items() if offer["cpu_features"] in ([], cpu_features())}
+        return [name for name in PRECISIONS if name in same][-1]
+    if asked not in offered:
+        raise InputError(
+            f"--precision {asked}: not offered by this model; choose auto or {', '.join(offered)}"
+        )
     return asked
+
+
+def check_cpu(precision: str, needed: list[str]) -> None:
+    """Raise InputError where this CPU would not compute the same bytes as the one that was evaluated on."""
+    if needed and needed != cpu_features():
+        raise InputError(
+            f"planned in {precision} for a CPU with {', '.join(needed)}; this one has "
+            f"{', '.join(cpu_features()) or 'none of these'}; "
+            "choose such nodes, or plan anew with --precision float32"
+        )
 
 
 class Engine(Protocol):
@@ -50,16 +92,16 @@ class OpenVino:
 
     batch = 8
 
-    def __init__(self, model: Model, files: dict[str, str]) -> None:
+    def __init__(self, model: Model, files: dict[str, str], precision: str) -> None:
         """Open a model's files on this machine. Raises InputError where they are not the recorded ones."""
         import openvino as ov
 
-        xml = artifacts.read_checked(model.openvino_xml, files["openvino.xml"])
-        weights = artifacts.read_checked(model.openvino_bin, files["openvino.bin"])
+        names = model.openvino(precision)
+        xml, weights = (artifacts.read_checked(url, files[storage.name(url)]) for url in names)
         core = ov.Core()
         settings = {
             # OpenVINO would take bfloat16 by itself where the CPU has it, and count the node's CPUs
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": cpus(),
             "NUM_STREAMS": min(IN_FLIGHT, cpus()),
         }
@@ -87,8 +129,8 @@ class TensorFlow:
 
     batch = 32
 
-    def __init__(self, model: Model, files: dict[str, str]) -> None:
-        """Open a model's file on this machine.
+    def __init__(self, model: Model, files: dict[str, str], precision: str) -> None:
+        """Open a model's file on this machine; it computes in the `precision` that it was trained in.
 
         Raises InputError where it is not the recorded one, or this image has no TensorFlow.
         """

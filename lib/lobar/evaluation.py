@@ -1,13 +1,23 @@
 """Score a trained model on a dataset's validation images, release it, and gather what the report shows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from lobar import artifacts, challenge, code_version, console, dataset, detect, heuristic, stream, tuning
+from lobar import (
+    artifacts,
+    code_version,
+    console,
+    dataset,
+    detect,
+    engines,
+    heuristic,
+    stream,
+    tuning,
+)
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam
 from lobar.dicom import Header, Sampling
@@ -19,6 +29,9 @@ from lobar.tuning import Interval, Scored
 
 PICTURED = 32
 PICTURED_POSITIVE = 20
+# What a precision below float32 may cost in the challenge metric, and what it must surely not
+MAY_COST = 0.002
+SURELY_LESS = 0.02
 
 
 @dataclass(frozen=True)
@@ -31,18 +44,37 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A precision of the network's arithmetic: its own operating point, tuned on all images, and its worth.
+
+    `metric` is cross-validated like that of `tuned`; `gain` is its paired difference from float32's.
+    """
+
+    point: detect.OperatingPoint
+    metric: Interval
+    gain: Interval
+
+    @property
+    def offered(self) -> bool:
+        """Whether it costs at most MAY_COST here, and surely less than SURELY_LESS."""
+        metric, low = self.gain.metric, self.gain.low
+        return metric is not None and low is not None and metric >= -MAY_COST and low > -SURELY_LESS
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found: each image's score and the metric of each system, and pictures to look at.
 
     The systems are `tuned` (each image scored at a point tuned without it), `notebook` (the notebook's
-    point), `heuristic` (no network) and `empty` (no box ever). `point` is tuned on all images. `empty_mask`
-    holds the notebook's own metrics, accuracy and mean_iou, of a mask without any pixel.
+    point), `heuristic` (no network) and `empty` (no box ever), with the network in float32; `precisions`
+    holds float32 and what else this CPU computes in. `empty_mask` holds the notebook's own metrics, accuracy
+    and mean_iou, of a mask without any pixel.
     """
 
     images: list[Scored]
     scores: dict[str, list[float | None]]
     systems: dict[str, Interval]
-    point: detect.OperatingPoint
+    precisions: dict[str, Trial]
     empty_mask: dict[str, float]
     refused: dict[str, str]
     pictures: list[Picture]
@@ -50,11 +82,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Image:
-    """What is kept of one validation image while the model is scored."""
+    """What is kept of one validation image while the model is scored, by precision where it depends on it."""
 
-    scored: Scored
+    scored: dict[str, Scored]
     heuristic: list[Box]
     levels: np.ndarray | None
+
+
+# Exams, their levels (n, size, size), and the probabilities of the same shape by precision
+_Batch = tuple[list[Exam], np.ndarray, dict[str, np.ndarray]]
 
 
 def inputs_of(model: Model, data: Dataset) -> dict[str, Any]:
@@ -85,24 +121,33 @@ def score(model: Model, data: Dataset) -> Evaluation:
         raise InputError(
             f"{data.url}: none of {len(exams)} validation images can be read: {': '.join(example)}"
         )
-    exams = [image.scored.exam for image in images]
-    tuned = tuning.tune([image.scored for image in images])
+    scored = [image.scored["float32"] for image in images]
+    exams = [each.exam for each in scored]
+    tuned = {name: tuning.tune([image.scored[name] for image in images]) for name in images[0].scored}
+    exact = tuned["float32"]
     scores = {
-        "tuned": tuned.scores,
-        "notebook": tuning.scores(exams, lambda i: images[i].scored.boxes(detect.NOTEBOOK)),
+        "tuned": exact.scores,
+        "notebook": tuning.scores(exams, lambda i: scored[i].boxes(detect.NOTEBOOK)),
         "heuristic": tuning.scores(exams, lambda i: images[i].heuristic),
         "empty": tuning.scores(exams, lambda i: []),
     }
     return Evaluation(
-        images=[image.scored for image in images],
+        images=scored,
         scores=scores,
         systems={name: tuning.interval(exams, values) for name, values in scores.items()},
-        point=tuned.point,
+        precisions={
+            name: Trial(
+                each.point,
+                tuning.interval(exams, each.scores),
+                tuning.gain(exams, each.scores, exact.scores),
+            )
+            for name, each in tuned.items()
+        },
         empty_mask=_empty_mask(exams, training["inputs"]["options"]["image_size"]),
         refused=refused,
         pictures=[
-            Picture(image.levels, image.scored.exam, image.scored.boxes(tuned.point))
-            for image in images
+            Picture(image.levels, each.exam, each.boxes(exact.point))
+            for image, each in zip(images, scored, strict=True)
             if image.levels is not None
         ],
     )
@@ -125,7 +170,10 @@ def release(model: Model, data: Dataset, found: Evaluation) -> dict[str, Any]:
     """
     training = artifacts.read_record(model.training, "train")
     inputs = inputs_of(model, data)
-    points = {"tuned": asdict(found.point), "notebook": asdict(detect.NOTEBOOK)}
+    points = {
+        name: {"tuned": asdict(trial.point), "notebook": asdict(detect.NOTEBOOK)}
+        for name, trial in found.precisions.items()
+    }
     artifacts.write_json(model.operating_point, points)
     record = artifacts.commit(
         model.evaluation,
@@ -134,7 +182,10 @@ def release(model: Model, data: Dataset, found: Evaluation) -> dict[str, Any]:
         images=len(found.images),
         positive=sum(image.exam.target for image in found.images),
         systems={name: asdict(value) for name, value in found.systems.items()},
-        operating_point=points["tuned"],
+        precisions={
+            name: {"metric": asdict(trial.metric), "gain": asdict(trial.gain), "offered": trial.offered}
+            for name, trial in found.precisions.items()
+        },
         empty_mask=found.empty_mask,
         refused=found.refused,
     )
@@ -143,62 +194,17 @@ def release(model: Model, data: Dataset, found: Evaluation) -> dict[str, Any]:
         inputs,
         files=training["files"],
         options=training["inputs"]["options"],
-        operating_points=points,
         engine="openvino",
-        precision="float32",
-        cpu_features=[],
+        precisions={
+            name: {
+                "operating_points": points[name],
+                "cpu_features": [] if name == "float32" else engines.cpu_features(),
+            }
+            for name, trial in found.precisions.items()
+            if name == "float32" or trial.offered
+        },
     )
     return record
-
-
-def scores_on(model: Model, data: Dataset, exams: list[Exam]) -> dict[str, float | None]:
-    """A released model's challenge score of each of `exams` that can be read, by patient_id.
-
-    On the dataset that its operating point was tuned on these are the cross-validated scores of its
-    evaluation, so that nothing is tuned on itself; on another one the network runs, at the released point.
-    """
-    release = artifacts.read_record(model.release, "evaluate")
-    if _evaluated_on(release, data):
-        return _column(model, data, "score_tuned")
-    options, point = release["options"], detect.OperatingPoint(**release["operating_points"]["tuned"])
-    engine = OpenVino(model, release["files"])
-    sampling, refused = Sampling(options["sampling"]), dict[str, str]()
-    maps = engine.maps(stream.batches(exams, int(options["image_size"]), sampling, engine.batch, refused))
-    found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
-    scores: dict[str, float | None] = {}
-    for (exam, _), probabilities in console.progress(found, len(exams), f"images for {model.url}"):
-        boxes = detect.detect(probabilities, exam.rows, exam.columns, point)
-        scores[exam.patient_id] = challenge.image_score(exam.boxes, boxes)
-    return scores
-
-
-def scores_without_network(model: Model, data: Dataset) -> dict[str, float | None]:
-    """The scores of the detector without a network, from the evaluation of `model` on this very dataset.
-
-    Raises InputError where it was evaluated on another.
-    """
-    if not _evaluated_on(artifacts.read_record(model.release, "evaluate"), data):
-        raise InputError(
-            f"{model.release}: not of {data.url}; the first champion must be evaluated on --dataset"
-        )
-    return _column(model, data, "score_heuristic")
-
-
-def trained_on(model: Model) -> set[str]:
-    """The groups that a model was trained on."""
-    training = artifacts.read_record(model.training, "train")
-    return {exam.group for exam in dataset.read_index(Dataset(training["inputs"]["dataset"]), "train")}
-
-
-def _evaluated_on(release: dict[str, Any], data: Dataset) -> bool:
-    index = artifacts.read_record(data.manifest, "label-index")["index"]
-    return bool(release["inputs"]["dataset"] == data.url and release["inputs"]["index"] == index)
-
-
-def _column(model: Model, data: Dataset, name: str) -> dict[str, float | None]:
-    record = artifacts.read_record(model.evaluation, "evaluate")
-    table = artifacts.read_table(model.scores(data), record["scores"])
-    return dict(zip(table["patient_id"].to_pylist(), table[name].to_pylist(), strict=True))
 
 
 def _images(
@@ -207,19 +213,41 @@ def _images(
     options = training["inputs"]["options"]
     sampling, pictured = Sampling(options["sampling"]), _pictured(exams)
 
-    def examine(each: tuple[tuple[Exam, Header], np.ndarray, np.ndarray]) -> _Image:
-        (exam, _), levels, probabilities = each
+    def examine(each: tuple[Exam, np.ndarray, dict[str, np.ndarray]]) -> _Image:
+        exam, levels, maps = each
         grey = levels if sampling is Sampling.AREA else (levels // 4).astype(np.uint8)
         across, down = exam.columns / grey.shape[1], exam.rows / grey.shape[0]
         guessed = [box.scaled(across, down) for box in heuristic.detect(grey)]
         kept = grey if exam.patient_id in pictured else None
-        return _Image(tuning.score_map(exam, probabilities), guessed, kept)
+        scored = {precision: tuning.score_map(exam, found) for precision, found in maps.items()}
+        return _Image(scored, guessed, kept)
 
-    engine = OpenVino(model, training["files"])
-    maps = engine.maps(stream.batches(exams, int(options["image_size"]), sampling, engine.batch, refused))
-    found = (each for keys, *arrays in maps for each in zip(keys, *arrays, strict=True))
-    examined = ordered_map(examine, found, workers=cpus(), ahead=4 * cpus())
+    batches = stream.batches(exams, int(options["image_size"]), sampling, OpenVino.batch, refused)
+    each = _each(_in_all_precisions(model, training["files"], batches))
+    examined = ordered_map(examine, each, workers=cpus(), ahead=4 * cpus())
     yield from console.progress(examined, len(exams), "validation images")
+
+
+def _in_all_precisions(
+    model: Model, files: dict[str, str], batches: Iterable[tuple[list[tuple[Exam, Header]], np.ndarray]]
+) -> Iterator[_Batch]:
+    """Each batch, decoded once, with its probabilities (n, size, size) in each precision of this CPU."""
+    found: Iterator[_Batch] = (([exam for exam, _ in keys], levels, {}) for keys, levels in batches)
+    for precision in engines.possible_precisions():
+        found = _also(OpenVino(model, files, precision), precision, found)
+    return found
+
+
+def _also(engine: OpenVino, precision: str, batches: Iterator[_Batch]) -> Iterator[_Batch]:
+    keyed = (((exams, maps), levels) for exams, levels, maps in batches)
+    for (exams, maps), levels, probabilities in engine.maps(keyed):
+        yield exams, levels, {**maps, precision: probabilities}
+
+
+def _each(batches: Iterator[_Batch]) -> Iterator[tuple[Exam, np.ndarray, dict[str, np.ndarray]]]:
+    for exams, levels, maps in batches:
+        for i, exam in enumerate(exams):
+            yield exam, levels[i], {precision: found[i] for precision, found in maps.items()}
 
 
 def _check_apart(training: dict[str, Any], exams: list[Exam]) -> None:

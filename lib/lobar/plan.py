@@ -71,6 +71,8 @@ def make(
     Raises InputError where the model is not released, two images share a name, or the place is taken.
     """
     release = artifacts.read_record(model.release, "evaluate")
+    chosen = engines.resolve_precision(precision, device, release)
+    offer = release["precisions"]["float32" if device == "gpu" else chosen]
     found, others = dataset.list_images(images)
     for before, image in itertools.pairwise(found):
         if before.patient_id == image.patient_id:
@@ -84,9 +86,10 @@ def make(
         "model": model.url,
         "files": release["files"],
         "options": release["options"],
-        "operating_point": release["operating_points"][operating_point],
+        "operating_point": offer["operating_points"][operating_point],
         "device": device,
-        "precision": engines.resolve_precision(precision),
+        "precision": chosen,
+        "cpu_features": offer["cpu_features"],
         "lobar": code_version(),
     }
     if artifacts.already(place.plan, inputs, "plan") is None:

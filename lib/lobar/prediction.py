@@ -8,7 +8,7 @@ from lobar import artifacts, code_version, console, storage, stream
 from lobar.artifacts import Model, Prediction
 from lobar.dataset import Image
 from lobar.detect import detect
-from lobar.engines import ENGINE_OF_DEVICE, Engine
+from lobar.engines import ENGINE_OF_DEVICE, Engine, check_cpu
 from lobar.errors import InputError
 from lobar.plan import Plan, read
 from lobar.submission import HEADER, prediction_string, to_csv
@@ -55,7 +55,8 @@ def _predict(
     rows: dict[str, str] = {}
     if images:
         opened = ENGINE_OF_DEVICE[plan.inputs["device"]]
-        engine: Engine = opened(Model(plan.inputs["model"]), plan.inputs["files"])
+        check_cpu(plan.inputs["precision"], plan.inputs["cpu_features"])
+        engine: Engine = opened(Model(plan.inputs["model"]), plan.inputs["files"], plan.inputs["precision"])
         maps = engine.maps(stream.batches(images, plan.image_size, plan.sampling, engine.batch, refused))
         found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
         for (image, header), probabilities in console.progress(found, len(images), f"shard {shard}"):

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lobar import artifacts, code_version, dataset, evaluation, storage, tuning
+from lobar import artifacts, code_version, comparison, dataset, storage, tuning
 from lobar.artifacts import Dataset, Model, Registry
 from lobar.errors import InputError
 from lobar.tuning import Interval
@@ -140,13 +140,13 @@ def _compare(challenger: Model, before: Model | None, data: Dataset) -> tuple[In
     An image is left out where either model was trained on its person, or could not read it.
     """
     exams = dataset.read_index(data, "valid")
-    ours = evaluation.scores_on(challenger, data, exams)
+    ours = comparison.scores_on(challenger, data, exams)
     theirs = (
-        evaluation.scores_on(before, data, exams)
+        comparison.scores_on(before, data, exams)
         if before
-        else evaluation.scores_without_network(challenger, data)
+        else comparison.scores_without_network(challenger, data)
     )
-    known = evaluation.trained_on(challenger) | (evaluation.trained_on(before) if before else set())
+    known = comparison.trained_on(challenger) | (comparison.trained_on(before) if before else set())
     left = [e for e in exams if e.group not in known and e.patient_id in ours and e.patient_id in theirs]
     both = ([scores[exam.patient_id] for exam in left] for scores in (ours, theirs))
     return tuning.gain(left, *both), len(exams) - len(left)

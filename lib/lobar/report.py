@@ -40,7 +40,8 @@ def render(found: Evaluation, history: bytes, training: dict[str, Any], summary:
         images=len(found.images),
         positive=sum(image.exam.target for image in found.images),
         groups=len({image.exam.group for image in found.images}),
-        point=found.point,
+        point=found.precisions["float32"].point,
+        precisions=found.precisions,
         empty_mask=found.empty_mask,
         last=rows[-1],
         training=training,
@@ -51,6 +52,7 @@ def render(found: Evaluation, history: bytes, training: dict[str, Any], summary:
         curves=_inline(curves(rows)),
         pictures=_inline(pictures(found.pictures)),
         interval=interval,
+        difference=difference,
     ).encode()
 
 
@@ -59,6 +61,13 @@ def interval(value: Interval) -> str:
     if value.metric is None:
         return "no image counts"
     return f"{value.metric:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def difference(value: Interval) -> str:
+    """A paired gain with its 95 % interval, signed."""
+    if value.metric is None:
+        return "no image counts"
+    return f"{value.metric:+.4f} ({value.low:+.4f} to {value.high:+.4f})"
 
 
 def comparison(systems: dict[str, Interval]) -> Figure:

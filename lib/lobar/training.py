@@ -213,7 +213,7 @@ def run(data: artifacts.Dataset, model: artifacts.Model, options: Options) -> di
     train, refused = load(dataset.read_index(data, "train"), options, "train")
     valid, others = load(dataset.read_index(data, "valid"), options, "valid")
     history = fit(compiled, train, valid, options, saved)
-    files = checkpoints.export(compiled, model)
+    files = checkpoints.export(compiled, model, train.images)
     table = io.StringIO()
     writer = csv.DictWriter(table, history[0], lineterminator="\n")
     writer.writeheader()
