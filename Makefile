@@ -136,7 +136,7 @@ ifeq ($(OVERLAY),minio)
 endif
 
 bench: install ## predicting beside the notebook, reading beside fsspec, scale: on screen and in docs/bench.md
-	@$(BIN)/python -m bench
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench
 
 clean: ## remove runs/, keep .venv and .tools
 	rm -rf runs

@@ -12,7 +12,7 @@ from bench.prediction import Bench
 from bench.table import Row
 from lobar import artifacts, plan, prediction, storage, submission
 from lobar.artifacts import Prediction
-from lobar.dataset import Image, order_key
+from lobar.listing import Image, order_key
 
 SHARD_IMAGES = 1000
 SMALL_SHARDS = 5000
@@ -38,7 +38,7 @@ def _planned(bench: Bench, place: Prediction, count: int, shards: int) -> float:
     """Plan images that are only listed: seconds for everything but the listing."""
     ids = sorted((f"{number:08d}" for number in range(count)), key=order_key)
     listed = [Image(name, storage.Object(f"s3://none/{name}.dcm", 130_000, "0" * 32)) for name in ids]
-    with mock.patch("lobar.dataset.list_images", return_value=(listed, [])):
+    with mock.patch("lobar.listing.list_images", return_value=(listed, [])):
         started = time.perf_counter()
         plan.make("s3://none", bench.model, shards, place, "cpu", "float32", "notebook")
         return time.perf_counter() - started

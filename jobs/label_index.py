@@ -20,7 +20,7 @@ def main(
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="of the split")] = 0,
 ) -> None:
-    from lobar import artifacts, code_version, dataset, storage
+    from lobar import artifacts, code_version, dataset, listing, storage
     from lobar import labels as tables
 
     place = artifacts.Dataset(storage.absolute(out))
@@ -28,7 +28,7 @@ def main(
     group_table = storage.read(groups) if groups else None
     truth = tables.read_labels(label_table, labels)
     people = tables.read_groups(group_table, groups) if group_table is not None else None
-    found, others = dataset.list_images(images)
+    found, others = listing.list_images(images)
     inputs = {
         "labels": storage.absolute(labels),
         "labels_sha256": artifacts.sha256(label_table),

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from lobar import storage
 from lobar.artifacts import Dataset
-from lobar.dataset import list_images, read_index, split_of
+from lobar.dataset import read_index, split_of
 from lobar.dicom import HEADER_BYTES
 from lobar.geometry import Box
+from lobar.listing import list_images
 from tests.conftest import Run, make_dicom, smooth_noise
 
 LABELS = "patientId,x,y,width,height,Target\n"

@@ -9,8 +9,9 @@ import pytest
 
 from lobar import challenge, storage
 from lobar.artifacts import Dataset
-from lobar.dataset import order_key, read_index
+from lobar.dataset import read_index
 from lobar.geometry import Box
+from lobar.listing import order_key
 from lobar.submission import parse_prediction_string
 from tests.conftest import SQUARE, Run, World, square_image
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lobar import artifacts, submission
 from lobar.artifacts import Prediction
-from lobar.dataset import Image
 from lobar.errors import InputError
 from lobar.geometry import Box
+from lobar.listing import Image
 from lobar.plan import Plan, cut, slice_table
 from lobar.storage import Object, absolute
 from lobar.submission import HEADER, parse_prediction_string, prediction_string, to_csv

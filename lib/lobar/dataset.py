@@ -1,7 +1,6 @@
 """Label table x images (x groups) -> index with its split, and the list of what was refused."""
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -12,15 +11,11 @@ from lobar.artifacts import Dataset
 from lobar.errors import InputError, LobarError
 from lobar.geometry import Box
 from lobar.labels import Refusal
+from lobar.listing import Image
 from lobar.parallel import ordered_map
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-UNKEPT = r"\x00-\x1f\ud800-\udfff"  # what a CSV in UTF-8 cannot keep
-IMAGE_NAME = re.compile(
-    rf"(?P<id>[^{UNKEPT}]+)\.(dcm|dicom)|(?P<bare>[^{UNKEPT}.]+(\.\d[^{UNKEPT}.]*)*)", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +39,10 @@ class Exam:
         return storage.Object(self.url, self.bytes, self.etag)
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image object and the patient id that its name gives."""
-
-    patient_id: str
-    object: storage.Object
-
-
-def order_key(patient_id: str) -> bytes:
-    """Where an image stands in every list: by a hash, since ids sorted by name are not a random order."""
-    return hashlib.sha256(patient_id.encode()).digest()
-
-
 def split_of(group: str, valid_fraction: float, seed: int) -> str:
     """`valid` or `train`, from the group alone, so that nobody changes side as the data grow."""
     point = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
     return "valid" if point < valid_fraction else "train"
-
-
-def list_images(url: str) -> tuple[list[Image], list[str]]:
-    """The images under a prefix in the order of `order_key`, and the URLs of other objects there.
-
-    An image is an object named ID.dcm, ID.dicom, or ID alone where that has no suffix but numbers (a UID),
-    the ID in Unicode without control characters. Hidden objects do not count. Raises InputError where there
-    is no image.
-    """
-    images, others = [], []
-    root = storage.absolute(url)
-    for item in storage.list_objects(url):
-        file = storage.name(item.url)
-        if "/." in item.url.removeprefix(root):
-            continue
-        if named := IMAGE_NAME.fullmatch(file):
-            images.append(Image(named["id"] or named["bare"], item))
-        else:
-            others.append(item.url.encode(errors="backslashreplace").decode())
-    if not images:
-        raise InputError(f"{url}: no images there (objects named ID.dcm); {len(others)} other objects")
-    return sorted(images, key=lambda image: (order_key(image.patient_id), image.object.url)), others
 
 
 @dataclass(frozen=True)

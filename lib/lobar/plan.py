@@ -5,12 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lobar import artifacts, code_version, console, dataset, engines, storage
+from lobar import artifacts, code_version, console, engines, listing, storage
 from lobar.artifacts import Model, Prediction
-from lobar.dataset import Image
-from lobar.detect import OperatingPoint
-from lobar.dicom import Sampling
 from lobar.errors import InputError
+from lobar.listing import Image
 from lobar.parallel import ordered_map
 
 if TYPE_CHECKING:
@@ -31,16 +29,9 @@ class Plan:
         return artifacts.digest([self.inputs, self.slices])
 
     @property
-    def image_size(self) -> int:
-        return int(self.inputs["options"]["image_size"])
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(self.inputs["options"]["sampling"])
-
-    @property
-    def operating_point(self) -> OperatingPoint:
-        return OperatingPoint(**self.inputs["operating_point"])
+    def options(self) -> dict[str, Any]:
+        """The options of the model's training, which say what the network takes."""
+        return dict(self.inputs["options"])
 
     def images(self, shard: int) -> list[Image]:
         """The images of one shard, in order. Raises InputError where the shard does not exist."""
@@ -73,7 +64,7 @@ def make(
     release = artifacts.read_record(model.release, "evaluate")
     chosen = engines.resolve_precision(precision, device, release)
     offer = release["precisions"]["float32" if device == "gpu" else chosen]
-    found, others = dataset.list_images(images)
+    found, others = listing.list_images(images)
     for before, image in itertools.pairwise(found):
         if before.patient_id == image.patient_id:
             raise InputError(f"{image.object.url}: {before.object.url} has the same name; keep one")

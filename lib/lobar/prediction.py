@@ -6,10 +6,11 @@ from typing import Any
 
 from lobar import artifacts, code_version, console, storage, stream
 from lobar.artifacts import Model, Prediction
-from lobar.dataset import Image
-from lobar.detect import detect
+from lobar.detect import OperatingPoint, detect
+from lobar.dicom import Sampling
 from lobar.engines import ENGINE_OF_DEVICE, Engine, check_cpu
 from lobar.errors import InputError
+from lobar.listing import Image
 from lobar.plan import Plan, read
 from lobar.submission import HEADER, prediction_string, to_csv
 
@@ -54,13 +55,15 @@ def _predict(
     refused: dict[str, str] = {}
     rows: dict[str, str] = {}
     if images:
+        point = OperatingPoint(**plan.inputs["operating_point"])
         opened = ENGINE_OF_DEVICE[plan.inputs["device"]]
         check_cpu(plan.inputs["precision"], plan.inputs["cpu_features"])
         engine: Engine = opened(Model(plan.inputs["model"]), plan.inputs["files"], plan.inputs["precision"])
-        maps = engine.maps(stream.batches(images, plan.image_size, plan.sampling, engine.batch, refused))
+        size, sampling = int(plan.options["image_size"]), Sampling(plan.options["sampling"])
+        maps = engine.maps(stream.batches(images, size, sampling, engine.batch, refused))
         found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
         for (image, header), probabilities in console.progress(found, len(images), f"shard {shard}"):
-            boxes = detect(probabilities, header.rows, header.columns, plan.operating_point)
+            boxes = detect(probabilities, header.rows, header.columns, point)
             rows[image.patient_id] = prediction_string(boxes)
     _check_share(refused, len(images), shard, max_refused)
     # the format wants a row for a refused image too; the record says which are no finding but a refusal

@@ -18,7 +18,7 @@ from lobar.dataset import Exam
 from lobar.dicom import Sampling
 from lobar.errors import InputError
 from lobar.geometry import draw_mask
-from lobar.parallel import ordered_map
+from lobar.parallel import cpus, ordered_map
 
 MEMORY_MAP_BYTES = 1 << 30
 MAX_REFUSED = 0.01
@@ -97,7 +97,8 @@ def draws(side: Side, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[
         images[flip], masks[flip] = images[flip, :, ::-1], masks[flip, :, ::-1]
         return images[..., None], masks[..., None]
 
-    yield from ordered_map(draw, range(0, len(order) - batch_size + 1, batch_size), workers=1, ahead=3)
+    starts = range(0, len(order) - batch_size + 1, batch_size)
+    yield from ordered_map(draw, starts, workers=cpus(), ahead=cpus() + 2)
 
 
 def cosine(epoch: int, epochs: int, learning_rate: float) -> float:
