@@ -24,8 +24,8 @@ RUN python -m venv /opt/venv \
     && find /opt/venv -depth -type d -name include -exec rm -r {} +
 
 FROM ${BASE} AS runtime
-# A pod may write to /tmp alone
-ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app/lib PYTHONUNBUFFERED=1 HOME=/tmp
+# A pod may write to /tmp alone; NumPy's BLAS, hardly used, would keep a thread for each of the node's CPUs
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app/lib PYTHONUNBUFFERED=1 HOME=/tmp OPENBLAS_NUM_THREADS=1
 WORKDIR /app
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "jobs"]

@@ -172,7 +172,7 @@ def _draws(bench: Bench) -> Row:
     images = np.random.default_rng(0).integers(0, 256, (len(exams), SIZE, SIZE), np.uint8)
     side = training.Side(exams, images)
     seconds = median_seconds(draws=lambda: sum(len(batch) for batch, _ in training.draws(side, 32, 0, 0)))
-    return Row("images/s drawn for training, masks too, one core", "", f"{len(exams) / seconds['draws']:.0f}")
+    return Row("images/s drawn for training, with their masks", "", f"{len(exams) / seconds['draws']:.0f}")
 
 
 def _processes(bench: Bench) -> Iterator[Row]:

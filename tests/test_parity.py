@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench import notebook
+from jobs.__main__ import main
 from lobar import artifacts, checkpoints, detect, dicom, network
 from lobar.dicom import Sampling
 from lobar.engines import OpenVino
@@ -39,6 +40,17 @@ def weights() -> keras.Model:
 def engine(weights: keras.Model, tmp_path: Path) -> OpenVino:
     place = artifacts.Model(str(tmp_path))
     return OpenVino(place, checkpoints.export(weights, place, CALIBRATION), "float32")
+
+
+@pytest.fixture(params=["drawn", "real"])
+def films(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
+    """DICOMs of 1024 x 1024."""
+    if request.param == "real":
+        folder = request.getfixturevalue("real_data") / "rsna_sample/stage_2_train_images"
+    else:
+        assert main(["demo-data", f"--out={tmp_path}", "--train=1", "--test=6"]) == 0
+        folder = tmp_path / "test_images"
+    return sorted(folder.glob("*.dcm"))
 
 
 def ours(engine: OpenVino, levels: np.ndarray) -> list[list[Box]]:
@@ -77,25 +89,23 @@ def check_labels(table: Path) -> tuple[int, int, int]:
 
 
 def test_the_same_decoded_pixels_give_the_same_boxes(
-    weights: keras.Model, engine: OpenVino, real_data: Path
+    weights: keras.Model, engine: OpenVino, films: list[Path]
 ) -> None:
-    paths = sorted((real_data / "rsna_sample/stage_2_train_images").glob("*.dcm"))
-    theirs = notebook.predict(weights.layers[-1], paths)
-    found = ours(engine, np.stack([dicom.notebook_sampling(notebook.decode(path), 256) for path in paths]))
-    assert sum(map(len, found)) > len(paths) / 2
-    for path, boxes in zip(paths, found, strict=True):
+    theirs = notebook.predict(weights.layers[-1], films)
+    found = ours(engine, np.stack([dicom.notebook_sampling(notebook.decode(path), 256) for path in films]))
+    assert sum(map(len, found)) > len(films) / 2
+    for path, boxes in zip(films, found, strict=True):
         expected = parse_prediction_string(theirs[path.stem])
         assert [corners(box) for box in boxes] == [corners(box) for box in expected]
         assert [b.confidence for b in boxes] == pytest.approx([b.confidence for b in expected], abs=1e-5)
 
 
 def test_each_with_its_own_jpeg_decoder_finds_nearly_the_same(
-    weights: keras.Model, engine: OpenVino, real_data: Path
+    weights: keras.Model, engine: OpenVino, films: list[Path]
 ) -> None:
-    paths = sorted((real_data / "rsna_sample/stage_2_train_images").glob("*.dcm"))
-    theirs = notebook.predict(weights.layers[-1], paths)
-    levels = [dicom.network_input(path.read_bytes(), 256, Sampling.NOTEBOOK)[0] for path in paths]
-    for path, boxes in zip(paths, ours(engine, np.stack(levels)), strict=True):
+    theirs = notebook.predict(weights.layers[-1], films)
+    levels = [dicom.network_input(path.read_bytes(), 256, Sampling.NOTEBOOK)[0] for path in films]
+    for path, boxes in zip(films, ours(engine, np.stack(levels)), strict=True):
         expected = parse_prediction_string(theirs[path.stem])
         assert len(boxes) == len(expected)
         for box, same in zip(boxes, expected, strict=True):

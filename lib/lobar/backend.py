@@ -7,7 +7,8 @@ from lobar.parallel import cpus
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # TensorFlow counts the node's CPUs, not the pod's
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cpus()))
+for pool in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(pool, str(cpus()))
 
 with console.quiet():
     import keras
