@@ -16,6 +16,7 @@ JOBS = {
     "predict": "find boxes on the images of one shard",
     "merge-submission": "join the shards of a plan into one submission",
     "promote": "compare a model with the champion, and record who is champion",
+    "explain": "trace a row of a submission back to image, model and data; compute it again",
     "summary": "say in one page how a workflow ended and what it left",
 }
 

@@ -7,17 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lobar import (
-    artifacts,
-    code_version,
-    console,
-    dataset,
-    detect,
-    engines,
-    heuristic,
-    stream,
-    tuning,
-)
+from lobar import artifacts, code_version, console, dataset, detect, engines, heuristic, stream, tuning
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam
 from lobar.dicom import Header, Sampling

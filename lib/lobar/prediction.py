@@ -53,21 +53,10 @@ def _predict(
     plan: Plan, shard: int, images: list[Image], inputs: dict[str, Any], max_refused: float
 ) -> dict[str, Any]:
     refused: dict[str, str] = {}
-    rows: dict[str, str] = {}
-    if images:
-        point = OperatingPoint(**plan.inputs["operating_point"])
-        opened = ENGINE_OF_DEVICE[plan.inputs["device"]]
-        check_cpu(plan.inputs["precision"], plan.inputs["cpu_features"])
-        engine: Engine = opened(Model(plan.inputs["model"]), plan.inputs["files"], plan.inputs["precision"])
-        size, sampling = int(plan.options["image_size"]), Sampling(plan.options["sampling"])
-        maps = engine.maps(stream.batches(images, size, sampling, engine.batch, refused))
-        found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
-        for (image, header), probabilities in console.progress(found, len(images), f"shard {shard}"):
-            boxes = detect(probabilities, header.rows, header.columns, point)
-            rows[image.patient_id] = prediction_string(boxes)
+    found = rows(plan, images, refused, f"shard {shard}") if images else {}
     _check_share(refused, len(images), shard, max_refused)
     # the format wants a row for a refused image too; the record says which are no finding but a refusal
-    ordered = [(image.patient_id, rows.get(image.patient_id, "")) for image in images]
+    ordered = [(image.patient_id, found.get(image.patient_id, "")) for image in images]
     table = to_csv(HEADER, ordered)
     written = artifacts.sha256(table)
     storage.publish(plan.place.shard_table(written), table)
@@ -79,6 +68,24 @@ def _predict(
         with_boxes=sum(bool(text) for _, text in ordered),
         refused=[[patient_id, reason] for patient_id, reason in refused.items()],
     )
+
+
+def rows(plan: Plan, images: list[Image], refused: dict[str, str], what: str) -> dict[str, str]:
+    """The PredictionString of each image that can be read; the others are entered in `refused`.
+
+    Raises InputError where the model's files or the kind of CPU are not the planned ones.
+    """
+    point = OperatingPoint(**plan.inputs["operating_point"])
+    opened = ENGINE_OF_DEVICE[plan.inputs["device"]]
+    check_cpu(plan.inputs["precision"], plan.inputs["cpu_features"])
+    engine: Engine = opened(Model(plan.inputs["model"]), plan.inputs["files"], plan.inputs["precision"])
+    size, sampling = int(plan.options["image_size"]), Sampling(plan.options["sampling"])
+    maps = engine.maps(stream.batches(images, size, sampling, engine.batch, refused))
+    pairs = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
+    return {
+        image.patient_id: prediction_string(detect(probabilities, header.rows, header.columns, point))
+        for (image, header), probabilities in console.progress(pairs, len(images), what)
+    }
 
 
 def _check_share(refused: dict[str, str], images: int, shard: int, max_refused: float) -> None:
