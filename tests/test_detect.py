@@ -30,39 +30,50 @@ def test_boxes_order_and_confidences_equal_the_notebooks(seed: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 10_000), st.sampled_from([1, 4, 16, 64]), st.integers(1, 300), st.integers(1, 300),
-    st.floats(0.05, 0.95),
+    st.floats(0.05, 0.95), st.booleans(),
 )  # fmt: skip
 def test_equal_rows_and_columns_once_are_the_whole_map(
-    seed: int, grid: int, rows: int, columns: int, threshold: float
+    seed: int, grid: int, rows: int, columns: int, threshold: float, blank: bool
 ) -> None:
     """Against OpenCV's enlargement of every pixel, at any size, and of maps whether they repeat or not."""
     probabilities = coarse_map(seed, grid, 64)
+    if blank:  # wide margins, as around an opacity
+        probabilities[:20] = probabilities[:, 40:] = 0
     whole = cv2.resize(probabilities, (columns, rows), interpolation=cv2.INTER_LINEAR)
-    enlarged = enlarge(probabilities, rows, columns)
+    enlarged = enlarge(probabilities, rows, columns, -1)
     heights, widths = np.diff(enlarged.tops), np.diff(enlarged.lefts)
     np.testing.assert_allclose(enlarged.values.repeat(heights, 0).repeat(widths, 1), whole, atol=1e-5)
     assume(np.abs(whole - threshold).min() > 1e-5)
     expected = components(Enlarged(whole, np.arange(rows + 1), np.arange(columns + 1)), threshold)
-    found = components(enlarged, threshold)
+    found = components(enlarge(probabilities, rows, columns, threshold), threshold)
     assert [replace(box, confidence=0) for box in found] == [replace(box, confidence=0) for box in expected]
     assert [box.confidence for box in found] == pytest.approx([box.confidence for box in expected], abs=1e-5)
 
 
 def test_a_coarse_head_leaves_few_rows() -> None:
-    assert enlarge(coarse_map(0), 1024, 1024).values.shape == (76, 76)
+    assert enlarge(coarse_map(0), 1024, 1024, 0).values.shape == (76, 76)
+
+
+def test_what_stays_below_is_not_enlarged() -> None:
+    probabilities = np.zeros((64, 64), np.float32)
+    assert enlarge(probabilities, 1024, 1024, 0.5).values.size == 0
+    probabilities[20:24, 30:32] = 0.6
+    enlarged = enlarge(probabilities, 1024, 1024, 0.5)
+    assert enlarged.values.shape < (100, 70)
+    assert (enlarged.tops[0], enlarged.tops[-1]) == (312, 392)
 
 
 def test_boxes_are_in_the_images_own_pixels() -> None:
     probabilities = np.zeros((64, 64), np.float32)
     probabilities[16:32, 32:48] = 1
-    (box,) = components(enlarge(probabilities, 640, 320), 0.5)
+    (box,) = components(enlarge(probabilities, 640, 320, 0.5), 0.5)
     assert (box.x, box.y, box.width, box.height) == (160, 160, 80, 160)
 
 
 def test_diagonal_neighbours_are_one_region() -> None:
     probabilities = np.zeros((4, 4), np.float32)
     probabilities[0, 0] = probabilities[1, 1] = 1
-    assert components(enlarge(probabilities, 4, 4), 0.5) == [Box(0, 0, 2, 2, 0.5)]
+    assert components(enlarge(probabilities, 4, 4, 0.25), 0.5) == [Box(0, 0, 2, 2, 0.5)]
 
 
 def test_each_part_of_an_operating_point_does_its_work() -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -6,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import notebook
-from lobar import losses, network
+from lobar import checkpoints, losses, network
+from lobar.artifacts import Model
 from lobar.dicom import Sampling
+from lobar.engines import OpenVino
 from lobar.errors import InputError
 
 
@@ -35,9 +39,32 @@ def test_integers_are_scaled_inside(sampling: Sampling) -> None:
     np.testing.assert_allclose(model(levels), model.layers[-1](levels / sampling.white), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", network.NETWORKS)
+@pytest.mark.parametrize("depth", [2, 3])
+def test_openvino_computes_what_keras_does(name: str, depth: int, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = network.create(name, Sampling.AREA, 32, 4, 1, depth)
+    levels = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    place = Model(str(tmp_path))
+    engine = OpenVino(place, checkpoints.export(model, place, levels), "float32")
+    ((_, _, maps),) = engine.maps([(None, levels)])
+    assert maps.std() > 0
+    np.testing.assert_allclose(maps, np.asarray(model(levels[..., None]))[..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "cells"), [("notebook", 4), ("finer", 8), ("unet", 8)])
+def test_the_head_is_as_fine_as_it_says(name: str, cells: int) -> None:
+    model = network.NETWORKS[name](32, 4, 1, 3)
+    (head,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
+    assert head.output.shape == (None, cells, cells, 1)
+    assert model.output.shape == (None, 32, 32, 1)
+
+
 def test_wrong_shapes_and_names_are_refused() -> None:
-    with pytest.raises(InputError, match="--network unet: there is none of that name; choose notebook"):
-        network.create("unet", Sampling.AREA, 64, 4, 1, 2)
+    with pytest.raises(InputError, match="--network vgg: there is none of that name; choose notebook, finer"):
+        network.create("vgg", Sampling.AREA, 64, 4, 1, 2)
+    with pytest.raises(InputError, match="--depth 1: a unet needs 2 or more"):
+        network.create("unet", Sampling.AREA, 64, 4, 1, 1)
     with pytest.raises(InputError, match=r"--image-size 100 is no multiple of 2\*\*depth = 8"):
         network.create("notebook", Sampling.AREA, 100, 4, 1, 3)
 

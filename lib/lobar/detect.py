@@ -43,7 +43,8 @@ class Enlarged:
     """A map at an image's own size, in which equal neighbouring rows and columns are kept once.
 
     values (n, m) float32, 0..1: one value for each run of rows and of columns.
-    tops (n + 1), lefts (m + 1): where the runs begin; the last is the image's height, its width.
+    tops (n + 1), lefts (m + 1): where the runs begin, and where the last one ends. Rows and columns outside
+    of them hold nothing that matters.
     """
 
     values: np.ndarray
@@ -51,26 +52,34 @@ class Enlarged:
     lefts: np.ndarray
 
 
-def enlarge(probabilities: np.ndarray, rows: int, columns: int) -> Enlarged:
-    """A map (size, size), 0..1, enlarged bilinearly to rows x columns.
+def enlarge(probabilities: np.ndarray, rows: int, columns: int, above: float) -> Enlarged:
+    """A map (size, size), 0..1, enlarged bilinearly to rows x columns, without the margins that stay below.
 
     A network with a coarse head repeats its values, so that most rows and columns of the enlarged map equal
-    their neighbours: of 1024 of a 16 x 16 head 76 differ. Source: OpenCV's INTER_LINEAR, its half-pixel
-    centres and replicated border.
+    their neighbours: of 1024 of a 16 x 16 head 76 differ. Only what may be greater than `above` is enlarged:
+    from the first row (column) that reads one such value to the last. Source: OpenCV's INTER_LINEAR, its
+    half-pixel centres and replicated border.
     """
-    tops, upper, lower, down = _axis(probabilities, rows)
-    lefts, left, right, across = _axis(probabilities.T, columns)
+    tops, upper, lower, down = _axis(probabilities, rows, above)
+    lefts, left, right, across = _axis(probabilities.T, columns, above)
     wide = probabilities[:, left] * (1 - across) + probabilities[:, right] * across
     values = wide[upper] * (1 - down)[:, None] + wide[lower] * down[:, None]
     return Enlarged(values, tops, lefts)
 
 
-def _axis(lines: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _axis(
+    lines: np.ndarray, length: int, above: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Runs of equal lines where `lines` (size, other size) are enlarged to `length` of them.
 
-    Returns their beginnings and `length`; for each the two lines that it lies between; the second's weight.
+    Returns their beginnings and the end of the last; for each the two lines that it lies between; the
+    second's weight. Runs before the first and after the last line with a value greater than `above` are none.
     """
     size = len(lines)
+    reaching = np.flatnonzero(lines.max(axis=1) > above)
+    if not len(reaching):
+        nothing = np.empty(0, int)
+        return np.zeros(1, int), nothing, nothing, np.empty(0, np.float32)
     same = np.concatenate([[0], np.cumsum((lines[1:] != lines[:-1]).any(axis=1))])
     at = np.clip((np.arange(length) + 0.5) * (size / length) - 0.5, 0, size - 1)
     first = at.astype(int)
@@ -78,7 +87,9 @@ def _axis(lines: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.nd
     weight = np.where(same[first] == same[second], 0, at - first).astype(np.float32)
     begins = np.diff(same[first], prepend=-1).astype(bool) | (weight > 0) | (np.roll(weight, 1) > 0)
     runs = np.flatnonzero(begins)
-    return np.append(runs, length), first[runs], second[runs], weight[runs]
+    kept = runs[(second[runs] >= reaching[0]) & (first[runs] <= reaching[-1])]
+    after = runs[runs > kept[-1]]
+    return np.append(kept, after[0] if len(after) else length), first[kept], second[kept], weight[kept]
 
 
 def components(enlarged: Enlarged, threshold: float) -> list[Box]:
@@ -117,5 +128,5 @@ def apply(found: list[Box], score: float, rows: int, columns: int, point: Operat
 def detect(probabilities: np.ndarray, rows: int, columns: int, point: OperatingPoint) -> list[Box]:
     """Boxes of one image, in its own pixels, by an operating point."""
     score = image_score(probabilities) if point.min_image_score > 0 else 1.0
-    found = components(enlarge(probabilities, rows, columns), point.threshold)
+    found = components(enlarge(probabilities, rows, columns, point.threshold), point.threshold)
     return apply(found, score, rows, columns, point)

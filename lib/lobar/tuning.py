@@ -54,7 +54,7 @@ class Tuned:
 
 def score_map(exam: Exam, probabilities: np.ndarray) -> Scored:
     """Everything that tuning needs of one image's map (size, size), 0..1."""
-    enlarged = detect.enlarge(probabilities, exam.rows, exam.columns)
+    enlarged = detect.enlarge(probabilities, exam.rows, exam.columns, min(THRESHOLDS))
     found = (detect.components(enlarged, threshold) for threshold in THRESHOLDS)
     return Scored(exam, detect.image_score(probabilities), tuple(tuple(boxes) for boxes in found))
 
