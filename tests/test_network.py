@@ -2,13 +2,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import openvino as ov
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import notebook
-from lobar import checkpoints, losses, network
+from lobar import checkpoints, losses, network, storage
 from lobar.artifacts import Model
 from lobar.dicom import Sampling
 from lobar.engines import OpenVino
@@ -50,6 +51,21 @@ def test_openvino_computes_what_keras_does(name: str, depth: int, tmp_path: Path
     ((_, _, maps),) = engine.maps([(None, levels)])
     assert maps.std() > 0
     np.testing.assert_allclose(maps, np.asarray(model(levels[..., None]))[..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", network.NETWORKS)
+def test_the_head_stays_exact_in_int8(name: str, tmp_path: Path) -> None:
+    """Calibrated on images that mostly have no opacity, a head in int8 gave no probability above a half."""
+    place = Model(str(tmp_path))
+    levels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8)
+    checkpoints.export(network.create(name, Sampling.AREA, 32, 4, 1, 2), place, levels)
+    xml, weights = map(storage.read, place.openvino("int8"))
+    operations = ov.Core().read_model(xml, weights).get_ordered_ops()
+    kinds = [operation.get_type_name() for operation in operations]
+    head = len(kinds) - 1 - kinds[::-1].index("Convolution")
+    assert kinds[:head].count("FakeQuantize") > 4
+    fed = operations[head].input_value(0).get_node().get_type_name()
+    assert "FakeQuantize" not in [fed, *kinds[head:]]
 
 
 @pytest.mark.parametrize(("name", "cells"), [("notebook", 4), ("finer", 8), ("unet", 8)])

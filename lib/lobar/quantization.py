@@ -11,7 +11,7 @@ CALIBRATION_IMAGES = 300
 
 
 def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
-    """Write a network's twin whose convolutions multiply 8-bit integers.
+    """Write a network's twin whose convolutions, but for the head's, multiply 8-bit integers.
 
     levels (images, size, size) are training images in the network's own integers; their first
     CALIBRATION_IMAGES say how far each layer's values reach. What is written depends on nothing else.
@@ -22,9 +22,15 @@ def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
     nncf.set_log_level(logging.ERROR)
     chosen = levels[:CALIBRATION_IMAGES, None, ..., None]
     with redirect_stdout(io.StringIO()):  # NNCF draws progress bars, in a pod too
+        model = ov.Core().read_model(network)
+        convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
         quantized = nncf.quantize(
-            ov.Core().read_model(network),
+            model,
             nncf.Dataset(chosen),
+            # few images have an opacity: the range of most would cut its logits off
+            ignored_scope=nncf.IgnoredScope(
+                names=[convolutions[-1].get_friendly_name()], types=["Interpolate"], validate=False
+            ),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(chosen),
             # the slower correction halves the error of small networks, and takes seconds
