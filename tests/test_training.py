@@ -163,7 +163,7 @@ def test_a_batch_larger_than_the_set_shrinks_with_a_warning(data: Dataset, run: 
     ("options", "said"),
     [
         (["--dataset", "nowhere"], "manifest.json: not there; run label-index first, or check the URL"),
-        (["--network", "unet"], "--network unet: there is none of that name; choose notebook"),
+        (["--network", "resnet"], "--network resnet: there is none of that name; choose "),
         (["--learning-rate", 1e20, "--epochs", 3], "the training diverged in epoch"),
         (["--image-size", 50], "--image-size 50 is no multiple of 2**depth = 4; change either"),
     ],

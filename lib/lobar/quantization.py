@@ -29,7 +29,9 @@ def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
             nncf.Dataset(chosen),
             # few images have an opacity: the range of most would cut its logits off
             ignored_scope=nncf.IgnoredScope(
-                names=[convolutions[-1].get_friendly_name()], types=["Interpolate"], validate=False
+                names=[op.get_friendly_name() for op in convolutions[-1:]],
+                types=["Interpolate"],
+                validate=False,
             ),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(chosen),
