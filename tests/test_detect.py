@@ -3,7 +3,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from bench import notebook
@@ -32,6 +32,7 @@ def test_boxes_order_and_confidences_equal_the_notebooks(seed: int) -> None:
     st.integers(0, 10_000), st.sampled_from([1, 4, 16, 64]), st.integers(1, 300), st.integers(1, 300),
     st.floats(0.05, 0.95), st.booleans(),
 )  # fmt: skip
+@example(seed=0, grid=4, rows=2, columns=1, threshold=0.75, blank=True)  # reads none of the lines that reach
 def test_equal_rows_and_columns_once_are_the_whole_map(
     seed: int, grid: int, rows: int, columns: int, threshold: float, blank: bool
 ) -> None:

@@ -76,10 +76,6 @@ def _axis(
     second's weight. Runs before the first and after the last line with a value greater than `above` are none.
     """
     size = len(lines)
-    reaching = np.flatnonzero(lines.max(axis=1) > above)
-    if not len(reaching):
-        nothing = np.empty(0, int)
-        return np.zeros(1, int), nothing, nothing, np.empty(0, np.float32)
     same = np.concatenate([[0], np.cumsum((lines[1:] != lines[:-1]).any(axis=1))])
     at = np.clip((np.arange(length) + 0.5) * (size / length) - 0.5, 0, size - 1)
     first = at.astype(int)
@@ -87,9 +83,11 @@ def _axis(
     weight = np.where(same[first] == same[second], 0, at - first).astype(np.float32)
     begins = np.diff(same[first], prepend=-1).astype(bool) | (weight > 0) | (np.roll(weight, 1) > 0)
     runs = np.flatnonzero(begins)
-    kept = runs[(second[runs] >= reaching[0]) & (first[runs] <= reaching[-1])]
-    after = runs[runs > kept[-1]]
-    return np.append(kept, after[0] if len(after) else length), first[kept], second[kept], weight[kept]
+    reaching = np.flatnonzero(lines.max(axis=1) > above)
+    lowest, highest = (reaching[0], reaching[-1]) if len(reaching) else (size, -1)
+    kept = (second[runs] >= lowest) & (first[runs] <= highest)
+    starts, ends = runs[kept], np.append(runs, length)[1:][kept]
+    return np.append(starts, ends[-1:]), first[starts], second[starts], weight[starts]
 
 
 def components(enlarged: Enlarged, threshold: float) -> list[Box]:
