@@ -58,7 +58,8 @@ def test_the_run_ends_with_what_was_made_and_where(world: World) -> None:
     for system in ("tuned operating point", "the notebook's operating point", "no network", "always empty"):
         assert system in world.output
     report = (world.root / "report.html").read_text()
-    assert report.count("data:image/png;base64,") == 3
+    assert report.count("data:image/jpeg;base64,") == report.count("<figure>") > 8
+    assert report.count("<div><svg") == 7  # four figures of the analysis, three of the training
     assert "<script" not in report
     assert "http" not in report
     assert "Not for clinical use" in report

@@ -19,24 +19,42 @@ def image_score(truth: Sequence[Box], predicted: Sequence[Box]) -> float | None:
     Predictions are taken in order of confidence; each hits the free truth box it overlaps most, if by more
     than the threshold, and each truth box is hit at most once.
     """
+    found = threshold_scores(truth, predicted)
+    return None if found is None else float(np.mean(found))
+
+
+def threshold_scores(truth: Sequence[Box], predicted: Sequence[Box]) -> list[float] | None:
+    """What `image_score` is the mean of: the score at each of THRESHOLDS, or None."""
     if not truth and not predicted:
         return None
     if not truth or not predicted:
-        return 0.0
-    ordered = sorted(predicted, key=lambda box: -box.confidence)
-    overlap = [[iou(box, true) for true in truth] for box in ordered]
-    return float(np.mean([_share_of_hits(overlap, threshold) for threshold in THRESHOLDS]))
+        return [0.0] * len(THRESHOLDS)
+    overlap = _overlap(truth, predicted)
+    hits = [sum(_hits(overlap, threshold)) for threshold in THRESHOLDS]
+    return [count / (len(predicted) + len(truth) - count) for count in hits]
 
 
-def _share_of_hits(overlap: list[list[float]], threshold: float) -> float:
-    free = set(range(len(overlap[0])))
-    hits = 0
+def hits(truth: Sequence[Box], predicted: Sequence[Box], threshold: float) -> list[tuple[float, bool]]:
+    """The confidence of each prediction, the surest first, and whether it hits a truth box of its own."""
+    confidences = sorted((box.confidence for box in predicted), reverse=True)
+    found = _hits(_overlap(truth, predicted), threshold) if truth else [False] * len(predicted)
+    return list(zip(confidences, found, strict=True))
+
+
+def _overlap(truth: Sequence[Box], predicted: Sequence[Box]) -> list[list[float]]:
+    return [[iou(box, true) for true in truth] for box in sorted(predicted, key=lambda box: -box.confidence)]
+
+
+def _hits(overlap: list[list[float]], threshold: float) -> list[bool]:
+    free = set(range(len(overlap[0]))) if overlap else set()
+    found = []
     for row in overlap:
         best = max(free, key=lambda true: row[true], default=None)
-        if best is not None and row[best] > threshold:
+        hit = best is not None and row[best] > threshold
+        if best is not None and hit:
             free.remove(best)
-            hits += 1
-    return hits / (len(overlap) + len(overlap[0]) - hits)
+        found.append(hit)
+    return found
 
 
 def metric(scores: Sequence[float | None]) -> float | None:

@@ -7,7 +7,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lobar import artifacts, code_version, console, dataset, detect, engines, heuristic, stream, tuning
+from lobar import (
+    analysis,
+    artifacts,
+    code_version,
+    console,
+    dataset,
+    detect,
+    engines,
+    gallery,
+    heuristic,
+    stream,
+    tuning,
+)  # fmt: skip
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam
 from lobar.dicom import Header, Sampling
@@ -17,20 +29,9 @@ from lobar.geometry import Box, draw_mask
 from lobar.parallel import cpus, ordered_map
 from lobar.tuning import Interval, Scored
 
-PICTURED = 32
-PICTURED_POSITIVE = 20
 # What a precision below float32 may cost in the challenge metric, and what it must surely not
 MAY_COST = 0.002
 SURELY_LESS = 0.02
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image of the report: grey levels (size, size) uint8, its exam and the boxes found in it."""
-
-    levels: np.ndarray
-    exam: Exam
-    found: list[Box]
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,18 @@ class Evaluation:
 
     The systems are `tuned` (each image scored at a point tuned without it), `notebook` (the notebook's
     point), `heuristic` (no network) and `empty` (no box ever), with the network in float32; `precisions`
-    holds float32 and what else this CPU computes in. `empty_mask` holds the notebook's own metrics, accuracy
-    and mean_iou, of a mask without any pixel.
+    holds float32 and what else this CPU computes in. `analysis` and `pictures` show what `tuned` finds.
+    `empty_mask` holds the notebook's own metrics, accuracy and mean_iou, of a mask without any pixel.
     """
 
     images: list[Scored]
     scores: dict[str, list[float | None]]
     systems: dict[str, Interval]
     precisions: dict[str, Trial]
+    analysis: analysis.Analysis
+    pictures: dict[str, list[gallery.Picture]]
     empty_mask: dict[str, float]
     refused: dict[str, str]
-    pictures: list[Picture]
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,6 @@ class _Image:
 
     scored: dict[str, Scored]
     heuristic: list[Box]
-    levels: np.ndarray | None
 
 
 # Exams, their levels (n, size, size), and the probabilities of the same shape by precision
@@ -115,6 +116,8 @@ def score(model: Model, data: Dataset) -> Evaluation:
     exams = [each.exam for each in scored]
     tuned = {name: tuning.tune([image.scored[name] for image in images]) for name in images[0].scored}
     exact = tuned["float32"]
+    boxes = [image.boxes(point) for image, point in zip(scored, exact.fair_points, strict=True)]
+    shown = gallery.choose(exams, boxes, exact.scores)
     scores = {
         "tuned": exact.scores,
         "notebook": tuning.scores(exams, lambda i: scored[i].boxes(detect.NOTEBOOK)),
@@ -133,13 +136,10 @@ def score(model: Model, data: Dataset) -> Evaluation:
             )
             for name, each in tuned.items()
         },
+        analysis=analysis.analyse(scored, exact, boxes),
+        pictures=gallery.read(shown, exams, boxes, exact.scores),
         empty_mask=_empty_mask(exams, training["inputs"]["options"]["image_size"]),
         refused=refused,
-        pictures=[
-            Picture(image.levels, each.exam, each.boxes(exact.point))
-            for image, each in zip(images, scored, strict=True)
-            if image.levels is not None
-        ],
     )
 
 
@@ -176,6 +176,9 @@ def release(model: Model, data: Dataset, found: Evaluation) -> dict[str, Any]:
             name: {"metric": asdict(trial.metric), "gain": asdict(trial.gain), "offered": trial.offered}
             for name, trial in found.precisions.items()
         },
+        roc_area=found.analysis.roc.area if found.analysis.roc else None,
+        by_iou=found.analysis.by_iou,
+        subsets={name: asdict(value) for name, value in found.analysis.subsets.items()},
         empty_mask=found.empty_mask,
         refused=found.refused,
     )
@@ -201,16 +204,15 @@ def _images(
     model: Model, training: dict[str, Any], exams: list[Exam], refused: dict[str, str]
 ) -> Iterator[_Image]:
     options = training["inputs"]["options"]
-    sampling, pictured = Sampling(options["sampling"]), _pictured(exams)
+    sampling = Sampling(options["sampling"])
 
     def examine(each: tuple[Exam, np.ndarray, dict[str, np.ndarray]]) -> _Image:
         exam, levels, maps = each
         grey = levels if sampling is Sampling.AREA else (levels // 4).astype(np.uint8)
         across, down = exam.columns / grey.shape[1], exam.rows / grey.shape[0]
         guessed = [box.scaled(across, down) for box in heuristic.detect(grey)]
-        kept = grey if exam.patient_id in pictured else None
         scored = {precision: tuning.score_map(exam, found) for precision, found in maps.items()}
-        return _Image(scored, guessed, kept)
+        return _Image(scored, guessed)
 
     batches = stream.batches(exams, int(options["image_size"]), sampling, OpenVino.batch, refused)
     each = _each(_in_all_precisions(model, training["files"], batches))
@@ -248,13 +250,6 @@ def _check_apart(training: dict[str, Any], exams: list[Exam]) -> None:
             f"the model was trained on {len(known)} of the {len(exams)} validation images, or on other "
             f"images of these people, {known[0]} for one; evaluate on the dataset it was trained with"
         )
-
-
-def _pictured(exams: list[Exam]) -> set[str]:
-    """The ids that the report shows: more positives than a random batch would have, then negatives."""
-    positive = [exam.patient_id for exam in exams if exam.target][:PICTURED_POSITIVE]
-    negative = [exam.patient_id for exam in exams if not exam.target][: PICTURED - len(positive)]
-    return {*positive, *negative}
 
 
 def _empty_mask(exams: list[Exam], size: int) -> dict[str, float]:

@@ -3,25 +3,35 @@
 import base64
 import csv
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
+import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
 
-from lobar.dataset import Exam
-from lobar.evaluation import Evaluation, Picture, verdict
-from lobar.geometry import Box
+from lobar.analysis import FROC_IOU, Analysis, Curve
+from lobar.evaluation import Evaluation, verdict
 from lobar.tuning import Interval
 
-TRUTH, FOUND = "#3b82f6", "#ef4444"
+TRUTH, FOUND, FAINT = "#3b82f6", "#ef4444", "#9ca3af"
+# what is drawn in it takes the colour of the page's text, which is light on a dark screen
+INK = "#0a0b0c"
 SYSTEMS = {
     "tuned": "network, tuned operating point",
     "notebook": "network, the notebook's operating point",
     "heuristic": "no network: threshold and shape",
     "empty": "always empty",
+}
+KINDS = {
+    "best": "The best",
+    "typical": "Typical",
+    "worst": "The worst that it found something on",
+    "missed": "Missed: positive, nothing found",
+    "false": "False: negative, something found",
 }
 
 
@@ -36,7 +46,10 @@ def render(found: Evaluation, history: bytes, training: dict[str, Any], summary:
     return page.render(
         best=found.systems["tuned"],
         verdict=verdict(found.systems),
+        whole=found.analysis.subsets["all"],
+        roc_area=found.analysis.roc.area if found.analysis.roc else None,
         systems=[(title, found.systems[name]) for name, title in SYSTEMS.items()],
+        subsets=found.analysis.subsets,
         images=len(found.images),
         positive=sum(image.exam.target for image in found.images),
         groups=len({image.exam.group for image in found.images}),
@@ -47,12 +60,14 @@ def render(found: Evaluation, history: bytes, training: dict[str, Any], summary:
         training=training,
         summary=summary,
         refused=found.refused,
-        shown=sum(picture.exam.target for picture in found.pictures),
-        comparison=_inline(comparison(found.systems)),
-        curves=_inline(curves(rows)),
-        pictures=_inline(pictures(found.pictures)),
+        kinds=[(title, found.pictures[name]) for name, title in KINDS.items() if found.pictures[name]],
+        comparison=_svg(comparison(found.systems), "comparison"),
+        analysis=[_svg(figure, f"analysis{i}") for i, figure in enumerate(analysis_figures(found.analysis))],
+        training_curves=[_svg(figure, f"training{i}") for i, figure in enumerate(training_figures(rows))],
         interval=interval,
         difference=difference,
+        percent=lambda share: "–" if share is None else f"{share:.0%}",
+        base64=lambda data: base64.b64encode(data).decode(),
     ).encode()
 
 
@@ -78,61 +93,90 @@ def comparison(systems: dict[str, Interval]) -> Figure:
         value = systems[name]
         if value.metric is None or value.low is None or value.high is None:
             continue
-        axes.barh(place, value.metric, height=0.6, color=FOUND if name == "tuned" else "#9ca3af")
-        axes.plot([value.low, value.high], [place, place], color="#111827", linewidth=1.5)
-        axes.text(value.high + 0.01, place, f"{value.metric:.3f}", va="center", fontsize=9)
-        axes.text(-0.01, place, title, va="center", ha="right", fontsize=9)
+        axes.barh(place, value.metric, height=0.6, color=FOUND if name == "tuned" else FAINT)
+        axes.plot([value.low, value.high], [place, place], color=INK, linewidth=1.5)
+        axes.text(value.high + 0.01, place, f"{value.metric:.3f}", va="center", fontsize=9, color=INK)
+        axes.text(-0.01, place, title, va="center", ha="right", fontsize=9, color=INK)
     axes.set_yticks([])
     axes.set_xlim(0, 1)
     axes.set_xlabel("challenge metric")
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    _plain(axes)
+    axes.spines["left"].set_visible(False)
     return figure
 
 
-def curves(rows: Sequence[dict[str, str]]) -> Figure:
+def analysis_figures(found: Analysis) -> Iterable[Figure]:
+    """The metric by IoU threshold, ROC, FROC and calibration, those that exist."""
+    figure, axes = _panel("Challenge metric by IoU threshold", "IoU threshold", "metric")
+    axes.plot([float(iou) for iou in found.by_iou], list(found.by_iou.values()), ".-", color=FOUND)
+    axes.set_ylim(0, 1)
+    yield figure
+    if found.roc is not None:
+        figure, axes = _panel(
+            f"ROC of images: area {found.roc.area:.3f}", "negatives called", "positives called"
+        )
+        axes.plot([0, 1], [0, 1], ":", color=FAINT)
+        _draw(axes, found.roc)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        yield figure
+    if found.froc is not None:
+        figure, axes = _panel(
+            f"FROC of boxes: hits beyond IoU {FROC_IOU:g}", "false boxes an image", "boxes found"
+        )
+        _draw(axes, found.froc)
+        axes.set_xlim(0, max(0.1, *found.froc.x))
+        yield figure
+    figure, axes = _panel("Calibration of the image score", "image score", "share positive")
+    axes.plot([0, 1], [0, 1], ":", color=FAINT)
+    axes.plot(found.calibration.x, found.calibration.y, ".-", color=FOUND)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    yield figure
+
+
+def training_figures(rows: Sequence[dict[str, str]]) -> Iterable[Figure]:
     """Loss, accuracy and IoU of training and validation by epoch, as the notebook drew them."""
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
     epochs = [int(row["epoch"]) for row in rows]
-    for axes, key, title in zip(
-        figure.subplots(1, 3), ("loss", "accuracy", "mean_iou"), ("loss", "accuracy", "IoU"), strict=True
-    ):
-        axes.plot(epochs, [float(row[key]) for row in rows], ".-", label=f"train {title}", color=TRUTH)
-        axes.plot(
-            epochs, [float(row[f"val_{key}"]) for row in rows], ".-", label=f"valid {title}", color=FOUND
-        )
-        axes.set_xlabel("epoch")
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    for key, title in (("loss", "Loss"), ("accuracy", "Accuracy"), ("mean_iou", "IoU")):
+        figure, axes = _panel(title, "epoch", "")
+        axes.plot(epochs, [float(row[key]) for row in rows], ".-", label="train", color=TRUTH)
+        axes.plot(epochs, [float(row[f"val_{key}"]) for row in rows], ".-", label="valid", color=FOUND)
+        axes.legend(frameon=False, labelcolor=INK)
+        yield figure
 
 
-def pictures(shown: Sequence[Picture]) -> Figure:
-    """The notebook's 4 x 8 picture: truth in blue, prediction in red."""
-    figure = Figure(figsize=(16, 8.2), layout="constrained", facecolor="black")
-    for axes in figure.subplots(4, 8).ravel():
-        axes.axis("off")
-    for axes, picture in zip(figure.axes, shown, strict=False):
-        axes.imshow(picture.levels, cmap="gray", vmin=0, vmax=255)
-        _outline(axes, picture.exam.boxes, picture, TRUTH)
-        _outline(axes, picture.found, picture, FOUND)
-    return figure
+def _panel(title: str, across: str, up: str) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=10, color=INK)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    _plain(axes)
+    return figure, axes
 
 
-def _outline(axes: Any, boxes: Sequence[Box], picture: Picture, colour: str) -> None:
-    rows, columns = picture.levels.shape
-    exam: Exam = picture.exam
-    across, down = columns / exam.columns, rows / exam.rows
-    for box in boxes:
-        corner = (box.x * across - 0.5, box.y * down - 0.5)
-        axes.add_patch(
-            Rectangle(
-                corner, box.width * across, box.height * down, linewidth=2, edgecolor=colour, fill=False
-            )
-        )
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_edgecolor(INK)
+    axes.tick_params(color=INK, labelcolor=INK)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)
 
 
-def _inline(figure: Figure) -> str:
-    """A figure as a data URL; the file's metadata is left out, so that equal figures are equal bytes."""
-    body = io.BytesIO()
-    figure.savefig(body, format="png", dpi=100, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(body.getvalue()).decode()
+def _draw(axes: Any, curve: Curve) -> None:
+    axes.step(curve.x, curve.y, where="post", color=FOUND)
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """A figure as SVG for the midst of an HTML page; equal figures of one name are equal text."""
+    body = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(body, format="svg", transparent=True, metadata=nothing)
+    text = body.getvalue()
+    # in HTML the namespaces are known, and the page sets the size
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text[text.index("<svg") :])
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text))
+    return text.replace(INK, "currentColor")

@@ -46,9 +46,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Tuned:
-    """An operating point tuned on all images, and each image's score at a point tuned on other folds."""
+    """An operating point tuned on all images; for each image the point that the other folds choose, and its
+    score there."""
 
     point: OperatingPoint
+    fair_points: list[OperatingPoint]
     scores: list[float | None]
 
 
@@ -111,13 +113,13 @@ def tune(images: Sequence[Scored]) -> Tuned:
     """
     points, table = _table(images)
     fold = np.array([_fold(image.exam.group) for image in images])
-    chosen = _best(table)
-    fair: list[float | None] = []
-    best_without = [_best(table[:, fold != k]) for k in range(FOLDS)]
-    for i, image_fold in enumerate(fold):
-        value = table[best_without[image_fold], i]
-        fair.append(None if np.isnan(value) else float(value))
-    return Tuned(points[chosen], fair)
+    best_without = np.array([_best(table[:, fold != k]) for k in range(FOLDS)])[fold]
+    fair = [float(value) for value in table[best_without, range(len(images))]]
+    return Tuned(
+        points[_best(table)],
+        [points[best] for best in best_without],
+        [None if np.isnan(value) else value for value in fair],
+    )
 
 
 def _table(images: Sequence[Scored]) -> tuple[list[OperatingPoint], np.ndarray]:
