@@ -19,9 +19,15 @@ def main(
         float, typer.Option(min=0, max=1, help="share of patients that may be refused")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="of the split")] = 0,
+    registry: Annotated[
+        str, typer.Option(help="warn where the images are unlike those its champion was trained on")
+    ] = "",
 ) -> None:
-    from lobar import artifacts, code_version, dataset, listing, storage
+    from dataclasses import asdict
+
+    from lobar import artifacts, code_version, comparison, dataset, drift, listing, storage
     from lobar import labels as tables
+    from lobar import registry as champions
 
     place = artifacts.Dataset(storage.absolute(out))
     label_table = storage.read(labels)
@@ -46,7 +52,13 @@ def main(
     if artifacts.already(place.manifest, inputs, "label-index"):
         print(f"dataset is complete already: {place.url}")
         return
-    summary = dataset.write(place, index, inputs, others)
+    shifts: list[drift.Shift] = []
+    champion = artifacts.Registry(storage.absolute(registry))
+    if registry and champions.has_champion(champion):
+        model = champions.champion(champion)
+        shifts = drift.between(index.exams, comparison.exams_of(model))
+        drift.warn(shifts, model.url)
+    summary = dataset.write(place, index, inputs, others, [asdict(shift) for shift in shifts])
     print(f"dataset: {place.url}")
     for split in ("train", "valid"):
         side = summary[split]

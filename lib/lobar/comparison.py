@@ -46,8 +46,13 @@ def scores_without_network(model: Model, data: Dataset) -> dict[str, float | Non
 
 def trained_on(model: Model) -> set[str]:
     """The groups that a model was trained on."""
+    return {exam.group for exam in exams_of(model)}
+
+
+def exams_of(model: Model) -> list[Exam]:
+    """The exams that a model was trained on."""
     training = artifacts.read_record(model.training, "train")
-    return {exam.group for exam in dataset.read_index(Dataset(training["inputs"]["dataset"]), "train")}
+    return dataset.read_index(Dataset(training["inputs"]["dataset"]), "train")
 
 
 def _evaluated_on(release: dict[str, Any], data: Dataset) -> bool:

@@ -148,8 +148,16 @@ def check_share(refused: list[Refusal], patients: int, max_refused: float) -> No
         )
 
 
-def write(dataset: Dataset, index: Index, inputs: dict[str, Any], other_objects: list[str]) -> dict[str, Any]:
+def write(
+    dataset: Dataset,
+    index: Index,
+    inputs: dict[str, Any],
+    other_objects: list[str],
+    drift: list[dict[str, Any]],
+) -> dict[str, Any]:
     """Put index and summary, commit the manifest, and return the summary's counts.
+
+    drift is put into the summary: how the images lie to those that the champion was trained on.
 
     Raises InputError where one side of the split has no image.
     """
@@ -157,6 +165,7 @@ def write(dataset: Dataset, index: Index, inputs: dict[str, Any], other_objects:
         "patients": index.patients,
         "refused": counts(index.refused),
         "other_objects": len(other_objects),
+        "drift": drift,
     }
     for split in ("train", "valid"):
         side = [exam for exam in index.exams if exam.split == split]

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lobar import artifacts, code_version, console, engines, listing, storage
@@ -59,7 +59,8 @@ def make(
     """Fix what will be predicted, by which model and how; return the plan and the objects that are no images.
 
     Everything is resolved here once, so that no later change of the model or the folder can mix results.
-    Raises InputError where the model is not released, two images share a name, or the place is taken.
+    Warns where the images are unlike those that the model was trained on. Raises InputError where the model
+    is not released, two images share a name, or the place is taken.
     """
     release = artifacts.read_record(model.release, "evaluate")
     chosen = engines.resolve_precision(precision, device, release)
@@ -88,7 +89,13 @@ def make(
             artifacts.write_table(place.slice(shard), slice_table([found[i] for i in part]))
             for shard, part in enumerate(cut(len(found), shards))
         ]
-        artifacts.commit(place.plan, inputs, slices=tables, others=others)
+        from lobar import drift  # it decodes, and the merge, which reads plans too, needs no decoder
+
+        shifts = drift.from_profile(found, artifacts.read_record(model.training, "train"))
+        drift.warn(shifts, model.url)
+        artifacts.commit(
+            place.plan, inputs, slices=tables, others=others, drift=[asdict(each) for each in shifts]
+        )
     return read(place), others
 
 

@@ -63,6 +63,12 @@ def champion(place: Registry) -> Model:
     return model
 
 
+def has_champion(place: Registry) -> bool:
+    """Whether there is a registry with a champion."""
+    entries = history(place)
+    return bool(entries and entries[-1].champion)
+
+
 def promote(place: Registry, challenger: Model, data: Dataset, min_gain: float) -> Entry:
     """Compare a challenger with the champion on a dataset's validation images and record who is champion.
 

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from lobar import artifacts, checkpoints, code_version, console, dataset, losses, network, storage, stream
+from lobar import (
+    artifacts,
+    checkpoints,
+    code_version,
+    console,
+    dataset,
+    drift,
+    losses,
+    network,
+    storage,
+    stream,
+)
 from lobar.backend import keras
 from lobar.dataset import Exam
 from lobar.dicom import Sampling
@@ -221,7 +232,12 @@ def run(data: artifacts.Dataset, model: artifacts.Model, options: Options) -> di
     writer.writerows(history)
     storage.publish(model.history, table.getvalue().encode())
     record = artifacts.commit(
-        model.training, inputs, files=files, parameters=compiled.count_params(), refused=refused | others
+        model.training,
+        inputs,
+        files=files,
+        parameters=compiled.count_params(),
+        profile=drift.profile(train.exams, train.images, options.sampling),
+        refused=refused | others,
     )
     saved.clear()
     return record
