@@ -15,9 +15,10 @@ def main(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="make the champion before this one champion again")
     ] = False,
+    report: Annotated[str, typer.Option(help="put the decision there as a page to read")] = "",
     figures: Annotated[str, typer.Option(help="put 1 (promoted) or 0 as a number into this folder")] = "",
 ) -> None:
-    from lobar import artifacts, storage
+    from lobar import artifacts, decision, storage
     from lobar import registry as champions
     from lobar.errors import InputError
 
@@ -34,6 +35,10 @@ def main(
     print(
         f"  {'promoted' if entry.promoted else 'rolled back' if entry.rolled_back else 'kept'}: {entry.why}"
     )
-    if entry.left_out:
-        print(f"  {entry.left_out} validation images left out: known to one of the models, or not readable")
+    if entry.comparison and entry.comparison["left_out"]:
+        left_out = entry.comparison["left_out"]
+        print(f"  {left_out} validation images left out: known to one of the models, or not readable")
+    if report:
+        storage.publish(report, decision.render(entry))
+        print(f"report: {storage.absolute(report)}")
     print(f"record: {place.record(entry.number)}")

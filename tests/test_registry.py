@@ -93,6 +93,26 @@ def test_only_a_better_challenger_takes_the_place(bench: Bench) -> None:
     assert [entry.number for entry in registry.history(bench.place)] == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_record_tells_where_the_models_differ(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.promote("first", 0.3)
+    lost = {exam.patient_id: -0.2 for exam in EXAMS[:3]}
+    scores = bench.scores
+
+    def weak(model: Model, data: Dataset, exams: list[Exam]) -> dict[str, float]:
+        found = scores(model, data, exams)
+        return found if model.url.endswith("first") else {key: found[key] + lost.get(key, 0) for key in found}
+
+    monkeypatch.setattr(comparison, "scores_on", weak)
+    entry = bench.promote("second", 0.4)
+    assert entry.comparison is not None
+    found = comparison.Comparison.of(entry.comparison)
+    assert storage.name(found.other) == "first"
+    assert found.kinds["all"] == found.kinds["view PA"] == found.gain
+    assert {each.patient_id for each in found.lost} == {*lost}
+    assert len(found.won) == comparison.LISTED
+    assert all(each.challenger > each.other for each in found.won)
+
+
 def test_a_retry_finds_its_own_record(bench: Bench) -> None:
     bench.promote("first", 0.3)
     model = bench.model("second", 0.2)
@@ -125,7 +145,8 @@ def test_who_knows_the_images_cannot_be_compared(bench: Bench) -> None:
     bench.promote("first", 0.3)
     bench.trained_on = {exam.group for exam in EXAMS}
     entry = bench.promote("second", 0.9)
-    assert (entry.promoted, entry.left_out, bench.champion) == (False, len(EXAMS), "first")
+    assert entry.comparison is not None
+    assert (entry.promoted, entry.comparison["left_out"], bench.champion) == (False, len(EXAMS), "first")
     assert "cannot be compared" in entry.why
 
 
@@ -176,8 +197,13 @@ def test_a_real_model_is_promoted_compared_and_planned_with(world: World, run: R
 
     other = tmp_path / "other"
     shutil.copytree(model, other)
-    status, out, _ = run(*promote, f"--challenger={other}")
+    status, out, _ = run(*promote, f"--challenger={other}", f"--report={tmp_path}/decision.html")
     assert (status, "kept: not shown to be better" in out) == (0, True)
+    page = (tmp_path / "decision.html").read_text()
+    assert "The champion stays" in page
+    assert f"file://{model}" in page
+    assert f"file://{other}" in page
+    assert "<script" not in page
 
     # on another day's dataset both run at their released points, on people that neither knows
     data = world.root / "data"

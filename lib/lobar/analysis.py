@@ -71,7 +71,7 @@ def analyse(images: Sequence[Scored], tuned: Tuned, found: Sequence[Sequence[Box
         by_iou=_by_iou(exams, found),
         subsets={
             name: _subset([i for i, exam in enumerate(exams) if holds(exam)], exams, found, tuned.scores)
-            for name, holds in _kinds(exams).items()
+            for name, holds in kinds(exams).items()
         },
     )
 
@@ -122,12 +122,12 @@ def _by_iou(exams: Sequence[Exam], found: Sequence[Sequence[Box]]) -> dict[str, 
     return {f"{iou:.2f}": float(mean) for iou, mean in zip(challenge.THRESHOLDS, means, strict=True)}
 
 
-def _kinds(exams: Sequence[Exam]) -> dict[str, Callable[[Exam], bool]]:
-    """What the tables list: all images, each view, and positives by number and by size of their boxes."""
-    kinds: dict[str, Callable[[Exam], bool]] = {"all": lambda exam: True}
+def kinds(exams: Sequence[Exam]) -> dict[str, Callable[[Exam], bool]]:
+    """Kinds of image, and whether an exam is of one: all, a view, positives by number and size of boxes."""
+    found: dict[str, Callable[[Exam], bool]] = {"all": lambda exam: True}
     for view in sorted({exam.view for exam in exams}):
-        kinds[f"view {view or 'unknown'}"] = partial(_has_view, view)
-    kinds |= {
+        found[f"view {view or 'unknown'}"] = partial(_has_view, view)
+    found |= {
         "1 box": lambda exam: len(exam.boxes) == 1,
         "2 boxes": lambda exam: len(exam.boxes) == 2,
         "3 boxes or more": lambda exam: len(exam.boxes) > 2,
@@ -135,12 +135,12 @@ def _kinds(exams: Sequence[Exam]) -> dict[str, Callable[[Exam], bool]]:
     shares = sorted(_share(exam) for exam in exams if exam.boxes)
     if len(shares) > 2:
         first, second = shares[len(shares) // 3], shares[2 * len(shares) // 3]
-        kinds |= {
+        found |= {
             f"boxes below {first:.1%} of the image": lambda e: bool(e.boxes) and _share(e) < first,
             f"boxes of {first:.1%} to {second:.1%}": lambda e: bool(e.boxes) and first <= _share(e) < second,
             f"boxes of {second:.1%} or more": lambda e: bool(e.boxes) and _share(e) >= second,
         }
-    return kinds
+    return found
 
 
 def _has_view(view: str, exam: Exam) -> bool:

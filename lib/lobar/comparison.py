@@ -1,13 +1,95 @@
-"""What a released model scores on each validation image, for one model to be compared with another."""
+"""A challenger beside the champion: what each scores on the same validation images, and where they differ."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
-from lobar import artifacts, challenge, console, dataset, detect, stream
+from lobar import analysis, artifacts, challenge, console, dataset, detect, stream, tuning
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam
 from lobar.dicom import Sampling
 from lobar.engines import OpenVino
 from lobar.errors import InputError
+from lobar.tuning import Interval
+
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An image, and the challenge's score of each system there; without truth, 1 where it is left empty."""
+
+    patient_id: str
+    target: int
+    challenger: float
+    other: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """By how much a challenger's metric is above the other's, on images that neither was trained on.
+
+    `other` is the champion's URL, or empty for the detector without a network. `kinds` is the gain by kind
+    of image, `won` and `lost` are the images on which the two differ most. `left_out` counts the images that
+    one of them knows, or could not read.
+    """
+
+    other: str
+    gain: Interval
+    kinds: dict[str, Interval]
+    won: list[Difference]
+    lost: list[Difference]
+    left_out: int
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Self:
+        """The comparison that a registry's record holds."""
+        return cls(
+            other=record["other"],
+            gain=Interval(**record["gain"]),
+            kinds={name: Interval(**value) for name, value in record["kinds"].items()},
+            won=[Difference(**row) for row in record["won"]],
+            lost=[Difference(**row) for row in record["lost"]],
+            left_out=record["left_out"],
+        )
+
+
+def compare(challenger: Model, champion: Model | None, data: Dataset) -> Comparison:
+    """Compare a challenger with the champion, or where there is none with the detector without a network."""
+    exams = dataset.read_index(data, "valid")
+    ours = scores_on(challenger, data, exams)
+    theirs = scores_on(champion, data, exams) if champion else scores_without_network(challenger, data)
+    known = trained_on(challenger) | (trained_on(champion) if champion else set())
+    left = [e for e in exams if e.group not in known and e.patient_id in ours and e.patient_id in theirs]
+
+    def gain(chosen: list[Exam]) -> Interval:
+        both = ([scores[exam.patient_id] for exam in chosen] for scores in (ours, theirs))
+        return tuning.gain(chosen, *both)
+
+    differing = _differing(left, ours, theirs)
+    return Comparison(
+        other=champion.url if champion else "",
+        gain=gain(left),
+        kinds={name: gain([e for e in left if holds(e)]) for name, holds in analysis.kinds(left).items()},
+        won=[each for each in differing if each.challenger > each.other][:LISTED],
+        lost=[each for each in differing[::-1] if each.challenger < each.other][:LISTED],
+        left_out=len(exams) - len(left),
+    )
+
+
+def _differing(
+    exams: list[Exam], ours: dict[str, float | None], theirs: dict[str, float | None]
+) -> list[Difference]:
+    """All images, those that the challenger wins most on first."""
+    rows = [
+        Difference(e.patient_id, e.target, *(_worth(scores[e.patient_id]) for scores in (ours, theirs)))
+        for e in exams
+    ]
+    return sorted(rows, key=lambda row: row.other - row.challenger)
+
+
+def _worth(score: float | None) -> float:
+    """The challenge's score, and 1 where there was nothing to find and nothing was found."""
+    return 1.0 if score is None else score
 
 
 def scores_on(model: Model, data: Dataset, exams: list[Exam]) -> dict[str, float | None]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lobar import artifacts, code_version, comparison, dataset, storage, tuning
+from lobar import artifacts, code_version, comparison, storage
 from lobar.artifacts import Dataset, Model, Registry
 from lobar.errors import InputError
 from lobar.tuning import Interval
@@ -19,6 +19,7 @@ class Entry:
 
     `champion` holds a model's URL and the digest of its release, or is None while there is none; `promoted`
     tells whether this record made it the champion, `rolled_back` whether it took the one before it away.
+    `comparison` is a `comparison.Comparison` as a dict, None for a rollback.
     """
 
     number: int
@@ -27,8 +28,7 @@ class Entry:
     promoted: bool
     rolled_back: bool
     why: str
-    gain: dict[str, Any] | None = None
-    left_out: int = 0
+    comparison: dict[str, Any] | None = None
 
 
 def history(place: Registry) -> list[Entry]:
@@ -91,17 +91,16 @@ def promote(place: Registry, challenger: Model, data: Dataset, min_gain: float) 
         if known := _decided(entries, inputs):
             return known
         before = entries[-1].champion if entries else None
-        found, left_out = _compare(challenger, Model(before["model"]) if before else None, data)
-        better = _is_better(found, min_gain)
+        found = comparison.compare(challenger, Model(before["model"]) if before else None, data)
+        better = _is_better(found.gain, min_gain)
         made = Entry(
             number=len(entries) + 1,
             inputs=inputs,
             champion=asked if better else before,
             promoted=better,
             rolled_back=False,
-            why=_why(found, better, before, min_gain),
-            gain=asdict(found),
-            left_out=left_out,
+            why=_why(found.gain, better, before, min_gain),
+            comparison=asdict(found),
         )
         # where another promotion was first, the comparison is made anew with the champion of that one
         if _create(place, made):
@@ -138,24 +137,6 @@ def _decided(entries: list[Entry], inputs: dict[str, Any]) -> Entry | None:
         if entry.inputs == inputs or (entry.promoted and entry.champion == inputs["challenger"]):
             return entry
     return None
-
-
-def _compare(challenger: Model, before: Model | None, data: Dataset) -> tuple[Interval, int]:
-    """The challenger's gain over what it is held to, and how many images were left out of the comparison.
-
-    An image is left out where either model was trained on its person, or could not read it.
-    """
-    exams = dataset.read_index(data, "valid")
-    ours = comparison.scores_on(challenger, data, exams)
-    theirs = (
-        comparison.scores_on(before, data, exams)
-        if before
-        else comparison.scores_without_network(challenger, data)
-    )
-    known = comparison.trained_on(challenger) | (comparison.trained_on(before) if before else set())
-    left = [e for e in exams if e.group not in known and e.patient_id in ours and e.patient_id in theirs]
-    both = ([scores[exam.patient_id] for exam in left] for scores in (ours, theirs))
-    return tuning.gain(left, *both), len(exams) - len(left)
 
 
 def _is_better(found: Interval, min_gain: float) -> bool:

@@ -41,9 +41,8 @@ def render(found: Evaluation, history: bytes, training: dict[str, Any], summary:
     history is the model's history.csv, training its record, summary the dataset's summary.
     """
     rows = list(csv.DictReader(io.StringIO(history.decode())))
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = template.from_string(files("lobar").joinpath("report.html").read_text())
-    return page.render(
+    return page(
+        "report.html",
         best=found.systems["tuned"],
         verdict=verdict(found.systems),
         whole=found.analysis.subsets["all"],
@@ -68,7 +67,15 @@ def render(found: Evaluation, history: bytes, training: dict[str, Any], summary:
         difference=difference,
         percent=lambda share: "–" if share is None else f"{share:.0%}",
         base64=lambda data: base64.b64encode(data).decode(),
-    ).encode()
+    )
+
+
+def page(template: str, **values: Any) -> bytes:
+    """One of this package's templates, filled in, with its style inside."""
+    package = files("lobar")
+    jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    style = package.joinpath("style.css").read_text()
+    return jinja.from_string(package.joinpath(template).read_text()).render(style=style, **values).encode()
 
 
 def interval(value: Interval) -> str:
