@@ -30,6 +30,9 @@ def main(
     schedule_epochs: Annotated[int, typer.Option(min=0, help="of the cosine; 0: as many as epochs")] = 0,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="at the start")] = 0.001,
+    positives: Annotated[
+        float, typer.Option(min=0, max=1, help="share of positive images that is drawn; 0: as they come")
+    ] = 0.5,
     precision: Annotated[Precision, typer.Option(help="of the arithmetic in training")] = Precision.float32,
     seed: Annotated[int, typer.Option(min=0, help="of weights, order and flips")] = 0,
 ) -> None:
@@ -46,6 +49,7 @@ def main(
         schedule_epochs=schedule_epochs or epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        positives=positives,
         precision=precision.value,
         seed=seed,
     )

@@ -3,6 +3,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset(storage.absolute(str(folder / "d")))
 
 
+OPTIONS = training.Options("notebook", Sampling.AREA, 32, 2, 1, 2, 1, 1, 4, 0.001, 0.0, "float32", 0)
+
+
 def side(data: Dataset, name: str, size: int = 32) -> training.Side:
     exams = read_index(data, name)
     images = np.arange(len(exams) * size * size, dtype=np.uint32).reshape(-1, size, size) % 251
@@ -44,8 +49,8 @@ def side(data: Dataset, name: str, size: int = 32) -> training.Side:
 def test_draws_depend_on_seed_and_epoch_alone(data: Dataset) -> None:
     train = side(data, "train")
 
-    def epoch(*of: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        return list(training.draws(train, 4, *of))
+    def epoch(seed: int, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        return list(training.draws(train, replace(OPTIONS, seed=seed), 4, number))
 
     assert all(
         np.array_equal(a, b)
@@ -60,7 +65,7 @@ def test_draws_are_full_batches_of_every_image_once_half_of_them_flipped(data: D
     train = side(data, "train")
     seen: list[int] = []
     flips = 0
-    for images, masks in training.draws(train, 4, 0, 0):
+    for images, masks in training.draws(train, OPTIONS, 4, 0):
         assert images.shape == masks.shape == (4, 32, 32, 1)
         for image, mask in zip(images[..., 0], masks[..., 0], strict=True):
             for i, whole in enumerate(train.images):
@@ -74,9 +79,27 @@ def test_draws_are_full_batches_of_every_image_once_half_of_them_flipped(data: D
     assert 0 < flips < len(seen)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 1.0])
+def test_positives_are_drawn_in_their_share_and_evenly(data: Dataset, share: float) -> None:
+    train = side(data, "train")
+    count = len(train.exams)
+    drawn: Counter[int] = Counter()
+    for images, _ in training.draws(train, replace(OPTIONS, positives=share), 1, 0):
+        same = [
+            np.array_equal(images[0, ..., 0], way)
+            for whole in train.images
+            for way in (whole, whole[:, ::-1])
+        ]
+        drawn[same.index(True) // 2] += 1
+    assert drawn.total() == count
+    for positive, wanted in ((True, round(share * count)), (False, count - round(share * count))):
+        times = [drawn[i] for i, exam in enumerate(train.exams) if bool(exam.boxes) == positive]
+        assert sum(times) == wanted
+        assert max(times) - min(times) <= 1
+
+
 def test_history_is_over_all_images(data: Dataset) -> None:
-    options = training.Options("notebook", Sampling.AREA, 32, 2, 1, 2, 1, 1, 4, 0.001, "float32", 0)
-    model, valid = training.compile_network(options), side(data, "valid")
+    model, valid = training.compile_network(OPTIONS), side(data, "valid")
     masks = valid.masks(np.arange(len(valid.exams)))
     predicted = np.round(model(valid.images[..., None]).numpy())[..., 0]
     assert training.validate(model, valid, 3)["accuracy"] == pytest.approx((predicted == masks).mean())
@@ -209,8 +232,7 @@ def test_a_stopped_training_resumes_to_the_same_weights(
 
 
 def test_an_altered_checkpoint_is_refused(data: Dataset, tmp_path: Path) -> None:
-    options = training.Options("notebook", Sampling.AREA, 32, 2, 1, 2, 1, 1, 4, 0.001, "float32", 0)
-    model = training.compile_network(options)
+    model = training.compile_network(OPTIONS)
     saved = checkpoints.Checkpoints(storage.absolute(str(tmp_path)))
     assert saved.restore(model) == []
     model.optimizer.build(model.trainable_variables)

@@ -38,7 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """All that a training depends on besides its dataset. Rates are per step, sizes in pixels."""
+    """All that a training depends on besides its dataset. Rates are per step, sizes in pixels.
+
+    `positives` is the share of positive images that an epoch draws, 0 for the share that they have.
+    """
 
     network: str
     sampling: Sampling
@@ -50,6 +53,7 @@ class Options:
     schedule_epochs: int
     batch_size: int
     learning_rate: float
+    positives: float
     precision: str
     seed: int
 
@@ -93,12 +97,14 @@ def load(exams: list[Exam], options: Options, name: str) -> tuple[Side, dict[str
     return Side(kept, images[: len(kept)]), refused
 
 
-def draws(side: Side, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def draws(
+    side: Side, options: Options, batch_size: int, epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The batches (images, masks) of one epoch, from (seed, epoch) alone, so that a resumed training equals
     an undisturbed one. Full batches only; half of the images are flipped left to right, as in the notebook.
     """
-    rng = np.random.default_rng((seed, epoch))
-    order = rng.permutation(len(side.exams))
+    rng = np.random.default_rng((options.seed, epoch))
+    order = _order(side, options.positives, rng)
     flipped = rng.random(len(order)) > 0.5
 
     def draw(start: int) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +116,20 @@ def draws(side: Side, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[
 
     starts = range(0, len(order) - batch_size + 1, batch_size)
     yield from ordered_map(draw, starts, workers=cpus(), ahead=cpus() + 2)
+
+
+def _order(side: Side, positives: float, rng: np.random.Generator) -> np.ndarray:
+    """As many images as there are, in random order; of them the share `positives`, 0 for all of them once.
+
+    To reach the share some images come again, none a third time before all came twice, and others not.
+    """
+    count = len(side.exams)
+    positive = np.array([bool(exam.boxes) for exam in side.exams])
+    if positives == 0 or positive.all() or not positive.any():
+        return rng.permutation(count)
+    wanted = round(positives * count)
+    kinds = ((wanted, np.flatnonzero(positive)), (count - wanted, np.flatnonzero(~positive)))
+    return rng.permutation(np.concatenate([np.resize(rng.permutation(kind), of) for of, kind in kinds]))
 
 
 def cosine(epoch: int, epochs: int, learning_rate: float) -> float:
@@ -169,7 +189,7 @@ def _epoch(
 ) -> dict[str, float]:
     rate = cosine(epoch, options.schedule_epochs, options.learning_rate)
     model.optimizer.learning_rate = rate
-    batches = draws(train, batch_size, options.seed, epoch)
+    batches = draws(train, options, batch_size, epoch)
     steps = len(train.exams) // batch_size
     seen = [
         (len(images), model.train_on_batch(images, masks, return_dict=True))
