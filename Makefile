@@ -14,7 +14,7 @@ SERVE := $(BIN)/python -m dev.servers $(STORE) $(RUN)/store
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run main-job minio test check images push test-images lint-workflows test-cluster deploy bench bench-ceiling \
+.PHONY: help install run main-job minio test check images push test-images lint-workflows test-cluster deploy bench bench-quality bench-ceiling \
 	clean lock
 
 help: ## this list
@@ -137,6 +137,9 @@ endif
 
 bench: install ## predicting beside the notebook, reading beside fsspec, scale: on screen and in docs/bench.md
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench
+
+bench-quality: install ## what make run trains beside the notebook's system, three seeds: on screen and in docs/quality.md
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.quality
 
 bench-ceiling: install ## what each network's head can reach on the boxes of LABELS=table.csv
 	@$(BIN)/python -m bench.ceiling $(LABELS)
