@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -51,6 +55,37 @@ def test_openvino_computes_what_keras_does(name: str, depth: int, tmp_path: Path
     ((_, _, maps),) = engine.maps([(None, levels)])
     assert maps.std() > 0
     np.testing.assert_allclose(maps, np.asarray(model(levels[..., None]))[..., 0], atol=1e-5)
+
+
+FORWARD = """
+import sys
+import numpy as np
+from lobar import network
+from lobar.backend import keras, ops
+from lobar.dicom import Sampling
+
+arrays = np.load(sys.argv[2])
+model = network.create(sys.argv[1], Sampling.AREA, 32, 4, 1, 3)
+model.set_weights([arrays[str(i)] for i in range(len(model.weights))])
+np.save(sys.argv[3], ops.convert_to_numpy(model(arrays["levels"])))
+print(keras.backend.backend())
+"""
+
+
+@pytest.mark.parametrize("name", network.NETWORKS)
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_compute_the_same(backend: str, name: str, tmp_path: Path) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; lobar itself runs Keras on TensorFlow")
+    model = network.create(name, Sampling.AREA, 32, 4, 1, 3)
+    levels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    weights = {str(i): np.asarray(each) for i, each in enumerate(model.weights)}
+    np.savez(tmp_path / "in.npz", levels=levels, **weights)
+    command = [sys.executable, "-c", FORWARD, name, tmp_path / "in.npz", tmp_path / "out.npy"]
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split()[-1] == backend
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.asarray(model(levels)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", network.NETWORKS)
