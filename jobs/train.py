@@ -35,6 +35,7 @@ def main(
     ] = 0.5,
     precision: Annotated[Precision, typer.Option(help="of the arithmetic in training")] = Precision.float32,
     seed: Annotated[int, typer.Option(min=0, help="of weights, order and flips")] = 0,
+    init: Annotated[str, typer.Option(help="begin with the weights of this model")] = "",
 ) -> None:
     from lobar import artifacts, dicom, storage, training
 
@@ -52,6 +53,7 @@ def main(
         positives=positives,
         precision=precision.value,
         seed=seed,
+        init=storage.absolute(init) if init else "",
     )
     model = artifacts.Model(storage.absolute(out))
     record = training.run(artifacts.Dataset(storage.absolute(dataset)), model, options)

@@ -34,7 +34,7 @@ class Bench:
         self.data = Dataset(f"{root}/dataset")
         self.root = root
         self.quality: dict[str, float] = {}
-        self.trained_on: set[str] = set()
+        self.known: list[Exam] = []
         self.compared: Callable[[], object] = lambda: None
         artifacts.commit(self.data.manifest, {}, index="digest")
 
@@ -73,7 +73,7 @@ def _stubbed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr("lobar.dataset.read_index", lambda data, split: EXAMS)
     monkeypatch.setattr(comparison, "scores_on", bench.scores)
     monkeypatch.setattr(comparison, "scores_without_network", lambda model, data: guess)
-    monkeypatch.setattr(comparison, "trained_on", lambda model: bench.trained_on)
+    monkeypatch.setattr(comparison, "known_to", lambda model: bench.known)
     return bench
 
 
@@ -143,7 +143,7 @@ def test_of_two_promotions_at_once_the_loser_meets_the_new_champion(bench: Bench
 
 def test_who_knows_the_images_cannot_be_compared(bench: Bench) -> None:
     bench.promote("first", 0.3)
-    bench.trained_on = {exam.group for exam in EXAMS}
+    bench.known = EXAMS
     entry = bench.promote("second", 0.9)
     assert entry.comparison is not None
     assert (entry.promoted, entry.comparison["left_out"], bench.champion) == (False, len(EXAMS), "first")

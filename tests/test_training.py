@@ -7,11 +7,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from bench import notebook
-from lobar import artifacts, checkpoints, storage, training
+from lobar import artifacts, checkpoints, comparison, storage, training
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam, read_index
 from lobar.dicom import Sampling
@@ -197,6 +198,25 @@ def test_wrong_options_end_with_2(
     status, _, error = run("train", "--dataset", data.url, "--out", tmp_path / "m", *SMALL, *options)
     assert status == 2
     assert said in error
+
+
+def test_a_training_begins_with_a_models_weights(data: Dataset, run: Run, tmp_path: Path) -> None:
+    train = ["train", "--dataset", data.url, *SMALL, "--epochs", 1]
+    assert run(*train, "--out", tmp_path / "first")[0] == 0
+    # a rate of 0 leaves all weights but the statistics of batches as they were
+    begun = ["--init", tmp_path / "first", "--seed", 7]
+    assert run(*train, *begun, "--out", tmp_path / "second", "--learning-rate", 0)[0] == 0
+    first, second = (
+        keras.models.load_model(tmp_path / each / "model.keras", compile=False)
+        for each in ("first", "second")
+    )
+    for one, other in zip(first.trainable_variables, second.trainable_variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    second_model = Model(storage.absolute(str(tmp_path / "second")))
+    assert len(comparison.known_to(second_model)) == 2 * len(comparison.exams_of(second_model))
+    status, _, error = run(*train, *begun, "--out", tmp_path / "third", "--channels", 3)
+    assert status == 2
+    assert "first: another network; give the same --network, --channels, --blocks and --depth" in error
 
 
 def command(data: Dataset, out: Path) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from lobar import artifacts, quantization, storage
 from lobar.artifacts import Model
 from lobar.backend import keras
+from lobar.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,22 @@ class Checkpoints:
 
 def _state(model: keras.Model) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
+
+
+def begin_with(model: keras.Model, place: Model, files: dict[str, str]) -> None:
+    """Give `model` the weights of a trained one; files are the SHA-256 of its files.
+
+    Raises InputError where that is another network.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        saved = Path(scratch) / "model.keras"
+        saved.write_bytes(artifacts.read_checked(place.keras, files["model.keras"]))
+        weights = keras.models.load_model(saved, compile=False).get_weights()
+    if [each.shape for each in weights] != [each.shape for each in model.get_weights()]:
+        raise InputError(
+            f"--init {place.url}: another network; give the same --network, --channels, --blocks and --depth"
+        )
+    model.set_weights(weights)
 
 
 def export(model: keras.Model, place: Model, levels: np.ndarray) -> dict[str, str]:

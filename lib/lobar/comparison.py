@@ -58,7 +58,7 @@ def compare(challenger: Model, champion: Model | None, data: Dataset) -> Compari
     exams = dataset.read_index(data, "valid")
     ours = scores_on(challenger, data, exams)
     theirs = scores_on(champion, data, exams) if champion else scores_without_network(challenger, data)
-    known = trained_on(challenger) | (trained_on(champion) if champion else set())
+    known = {e.group for model in (challenger, champion) if model for e in known_to(model)}
     left = [e for e in exams if e.group not in known and e.patient_id in ours and e.patient_id in theirs]
 
     def gain(chosen: list[Exam]) -> Interval:
@@ -126,14 +126,23 @@ def scores_without_network(model: Model, data: Dataset) -> dict[str, float | Non
     return _column(model, data, "score_heuristic")
 
 
-def trained_on(model: Model) -> set[str]:
-    """The groups that a model was trained on."""
-    return {exam.group for exam in exams_of(model)}
-
-
 def exams_of(model: Model) -> list[Exam]:
     """The exams that a model was trained on."""
-    training = artifacts.read_record(model.training, "train")
+    return _trained(artifacts.read_record(model.training, "train"))
+
+
+def known_to(model: Model) -> list[Exam]:
+    """The exams that a model was trained on, and those that the models were that its training began with."""
+    exams: list[Exam] = []
+    url = model.url
+    while url:
+        training = artifacts.read_record(Model(url).training, "train")
+        exams += _trained(training)
+        url = training["inputs"]["options"]["init"]
+    return exams
+
+
+def _trained(training: dict[str, Any]) -> list[Exam]:
     return dataset.read_index(Dataset(training["inputs"]["dataset"]), "train")
 
 

@@ -11,6 +11,7 @@ from lobar import (
     analysis,
     artifacts,
     code_version,
+    comparison,
     console,
     dataset,
     detect,
@@ -104,7 +105,7 @@ def score(model: Model, data: Dataset) -> Evaluation:
     """
     training = artifacts.read_record(model.training, "train")
     exams = dataset.read_index(data, "valid")
-    _check_apart(training, exams)
+    _check_apart(model, exams)
     refused: dict[str, str] = {}
     images = list(_images(model, training, exams, refused))
     if not images:
@@ -242,8 +243,8 @@ def _each(batches: Iterator[_Batch]) -> Iterator[tuple[Exam, np.ndarray, dict[st
             yield exam, levels[i], {precision: found[i] for precision, found in maps.items()}
 
 
-def _check_apart(training: dict[str, Any], exams: list[Exam]) -> None:
-    trained = dataset.read_index(Dataset(training["inputs"]["dataset"]), "train")
+def _check_apart(model: Model, exams: list[Exam]) -> None:
+    trained = comparison.known_to(model)
     groups, ids = {exam.group for exam in trained}, {exam.patient_id for exam in trained}
     if known := [exam.patient_id for exam in exams if exam.group in groups or exam.patient_id in ids]:
         raise InputError(

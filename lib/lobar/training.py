@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 class Options:
     """All that a training depends on besides its dataset. Rates are per step, sizes in pixels.
 
-    `positives` is the share of positive images that an epoch draws, 0 for the share that they have.
+    `positives` is the share of positive images that an epoch draws, 0 for the share that they have. `init` is
+    the URL of a model whose weights it begins with, empty for random ones.
     """
 
     network: str
@@ -56,6 +57,7 @@ class Options:
     positives: float
     precision: str
     seed: int
+    init: str = ""
 
 
 @dataclass(frozen=True)
@@ -237,11 +239,16 @@ def run(data: artifacts.Dataset, model: artifacts.Model, options: Options) -> di
         "lobar": code_version(),
     }
     saved = checkpoints.Checkpoints(model.checkpoints(artifacts.digest(inputs)[:12]))
+    if options.init:
+        began = artifacts.read_record(artifacts.Model(options.init).training, "train")
+        inputs["init"] = began["files"]["openvino.bin"]  # model.keras has the time in it
     if record := artifacts.already(model.training, inputs, "train"):
         log.info("trained already: %s", model.url)
         saved.clear()  # what an attempt may have left that was ended while it did so itself
         return record
     compiled = compile_network(options)
+    if options.init:
+        checkpoints.begin_with(compiled, artifacts.Model(options.init), began["files"])
     train, refused = load(dataset.read_index(data, "train"), options, "train")
     valid, others = load(dataset.read_index(data, "valid"), options, "valid")
     history = fit(compiled, train, valid, options, saved)
