@@ -60,7 +60,6 @@ class Shift:
 
 def between(new: Sequence[Exam], trained: Sequence[Exam]) -> list[Shift]:
     """How the labelled images of one dataset lie to those of another, by their labels and headers."""
-
     found = [_kinds(name, _of_all(new, of), _of_all(trained, of)) for name, of in KINDS.items()]
     found += [_numbers(name, _of_all(new, of), _of_all(trained, of)) for name, of in NUMBERS.items()]
     return [shift for shift in found if shift is not None]

@@ -20,7 +20,7 @@ from lobar import (
     heuristic,
     stream,
     tuning,
-)  # fmt: skip
+)
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam
 from lobar.dicom import Header, Sampling
