@@ -11,7 +11,7 @@ from statistics import median
 import keras
 import numpy as np
 
-from bench import notebook
+from bench import notebook, quality
 from bench.table import ROUNDS, Row, compared, median_seconds
 from jobs import __main__ as jobs
 from lobar import artifacts, dataset, detect, dicom, engines, plan, prediction, storage, submission, training
@@ -30,11 +30,12 @@ WANTED_WHOLE = {"float32": "", "bfloat16": "×5", "int8": "×8.5"}
 
 @dataclass(frozen=True)
 class Bench:
-    """Generated films, and the notebook's network with one set of weights, as both of them want it."""
+    """Generated films, the notebook's network with one set of weights, as both of them want it, and ours."""
 
     folder: Path
     model: artifacts.Model
     network: keras.Model
+    ours: artifacts.Model
 
     @property
     def paths(self) -> list[Path]:
@@ -42,7 +43,7 @@ class Bench:
 
 
 def prepare(folder: Path) -> Bench:
-    """Demo data and a network of the notebook's full size, trained for one epoch by lobar's own jobs."""
+    """Demo data, and networks of the notebook's size and of `make run`'s, each trained for one epoch."""
     root, model = storage.absolute(str(folder)), f"{folder}/model"
     _job("demo-data", f"--out={folder}/data", "--train=80", f"--test={IMAGES}", "--prevalence=0.5")
     data = f"{folder}/data"
@@ -50,12 +51,14 @@ def prepare(folder: Path) -> Bench:
         "label-index", f"--labels={data}/train_labels.csv", f"--images={data}/train_images",
         f"--groups={data}/train_groups.csv", f"--out={folder}/dataset", "--valid-fraction=0.2",
     )  # fmt: skip
-    _job("train", f"--dataset={folder}/dataset", f"--out={model}", "--epochs=1", "--batch-size=16")
-    _job("evaluate", f"--model={model}", f"--dataset={folder}/dataset")
+    small = ("--image-size=128", "--channels=12", "--depth=2")
+    for place, size in ((model, ()), (f"{folder}/ours", small)):
+        _job("train", f"--dataset={folder}/dataset", f"--out={place}", "--epochs=1", "--batch-size=16", *size)
+        _job("evaluate", f"--model={place}", f"--dataset={folder}/dataset")
     _offer_all(artifacts.Model(f"{root}/model"))
     network = notebook.create_network(SIZE, 32)
     network.set_weights(keras.saving.load_model(f"{model}/model.keras", compile=False).get_weights())
-    return Bench(folder, artifacts.Model(f"{root}/model"), network)
+    return Bench(folder, artifacts.Model(f"{root}/model"), network, artifacts.Model(f"{root}/ours"))
 
 
 def _offer_all(model: artifacts.Model) -> None:
@@ -145,10 +148,10 @@ def _whole(bench: Bench) -> Iterator[Row]:
     """A shard from the folder to its committed table, against the notebook's loop and its CSV."""
     numbers = iter(range(1000))
 
-    def ours(precision: str) -> None:
+    def ours(model: artifacts.Model, precision: str) -> None:
         place = artifacts.Prediction(storage.absolute(f"{bench.folder}/prediction-{next(numbers)}"))
         images = f"{bench.folder}/data/test_images"
-        plan.make(images, bench.model, 1, place, "cpu", precision, "notebook")
+        plan.make(images, model, 1, place, "cpu", precision, "notebook")
         prediction.run(place, 0, 0)
 
     def notebooks() -> None:
@@ -156,17 +159,20 @@ def _whole(bench: Bench) -> Iterator[Row]:
         (bench.folder / "notebook.csv").write_bytes(submission.to_csv(submission.HEADER, rows.items()))
 
     possible = engines.possible_precisions()
-    ways = {name: (lambda name=name: ours(name)) for name in possible}
-    seconds = median_seconds(notebook=notebooks, **ways)
+    ways = {name: (lambda name=name: ours(bench.model, name)) for name in possible}
+    seconds = median_seconds(notebook=notebooks, own=lambda: ours(bench.ours, "float32"), **ways)
     for name, wanted in WANTED_WHOLE.items():
         what = f"all of it, storage to CSV, {cpus()} cores, {name}"
         if name in possible:
             yield compared(what, IMAGES, seconds["notebook"], seconds[name], wanted)
         else:
             yield Row(what, "", "not this CPU", "", wanted)
-    for name in possible:
+    what = f"all of it, with make run's network, {cpus()} cores, float32"
+    yield compared(what, IMAGES, seconds["notebook"], seconds["own"], "×20")
+    for name in (*possible, "own"):
         cost = {way: 1e6 / 3600 * taken / IMAGES * DOLLARS_PER_HOUR for way, taken in seconds.items()}
-        what = f"a million images on such CPUs at {DOLLARS_PER_HOUR} $/h, {name}"
+        how = "make run's network" if name == "own" else name
+        what = f"a million images on such CPUs at {DOLLARS_PER_HOUR} $/h, {how}"
         yield Row(what, f"{cost['notebook']:.2f} $", f"{cost[name]:.2f} $")
 
 
@@ -175,7 +181,8 @@ def _draws(bench: Bench) -> Row:
     exams = dataset.read_index(artifacts.Dataset(storage.absolute(f"{bench.folder}/dataset")), "train") * 20
     images = np.random.default_rng(0).integers(0, 256, (len(exams), SIZE, SIZE), np.uint8)
     side = training.Side(exams, images)
-    seconds = median_seconds(draws=lambda: sum(len(batch) for batch, _ in training.draws(side, 32, 0, 0)))
+    options = quality.NOTEBOOK
+    seconds = median_seconds(draws=lambda: sum(len(each) for each, _ in training.draws(side, options, 32, 0)))
     return Row("images/s drawn for training, with their masks", "", f"{len(exams) / seconds['draws']:.0f}")
 
 

@@ -35,10 +35,11 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 
 def _planned(bench: Bench, place: Prediction, count: int, shards: int) -> float:
-    """Plan images that are only listed: seconds for everything but the listing."""
+    """Plan images that are only listed: seconds for everything but the listing and reading a sample."""
     ids = sorted((f"{number:08d}" for number in range(count)), key=order_key)
     listed = [Image(name, storage.Object(f"s3://none/{name}.dcm", 130_000, "0" * 32)) for name in ids]
-    with mock.patch("lobar.listing.list_images", return_value=(listed, [])):
+    listing = mock.patch("lobar.listing.list_images", return_value=(listed, []))
+    with listing, mock.patch("lobar.drift.from_profile", return_value=[]):
         started = time.perf_counter()
         plan.make("s3://none", bench.model, shards, place, "cpu", "float32", "notebook")
         return time.perf_counter() - started
