@@ -73,6 +73,7 @@ def test_no_film_is_shown_twice_nor_as_what_it_is_not(calls: list[tuple[int, int
         assert len(places) <= gallery.OF_EACH_KIND
         for i in places:
             assert (bool(exams[i].boxes), bool(found[i])) == (kind != "false", kind != "missed")
-    of = {kind: [scores[i] for i in places] for kind, places in chosen.items()}
-    if of["best"]:
-        assert min(of["best"]) >= max(of["typical"]) >= min(of["typical"]) >= max(of["worst"])
+    ordered = [scores[i] for i in (*chosen["best"], *chosen["typical"], *chosen["worst"][::-1])]
+    assert ordered == sorted(ordered, reverse=True)
+    judged = sum(bool(truth and count) for truth, count, _ in calls)
+    assert len(ordered) == min(judged, 3 * gallery.OF_EACH_KIND)

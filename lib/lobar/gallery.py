@@ -40,14 +40,16 @@ def choose(
         return [i for i, e in enumerate(exams) if bool(e.boxes) == positive and bool(found[i]) == called]
 
     judged = sorted(places(True, True), key=lambda i: -(scores[i] or 0))
-    count = min(OF_EACH_KIND, len(judged) // 3)
-    middle = (len(judged) - count) // 2
+    count = min(OF_EACH_KIND, -(-len(judged) // 3))
+    best, rest = judged[:count], judged[count:]
+    between, worst = rest[:-count], rest[-count:][::-1]
+    middle = max(0, (len(between) - count) // 2)
     missed = sorted(places(True, False), key=lambda i: -sum(box.area for box in exams[i].boxes))
     false = sorted(places(False, True), key=lambda i: -max(box.confidence for box in found[i]))
     return {
-        "best": judged[:count],
-        "typical": judged[middle : middle + count],
-        "worst": judged[len(judged) - count :][::-1],
+        "best": best,
+        "typical": between[middle : middle + count],
+        "worst": worst,
         "missed": missed[:OF_EACH_KIND],
         "false": false[:OF_EACH_KIND],
     }
