@@ -22,7 +22,7 @@ def main(
     from lobar import registry as champions
     from lobar.errors import InputError
 
-    if rollback == bool(challenger or dataset) or bool(challenger) != bool(dataset):
+    if (challenger or dataset or report) if rollback else not (challenger and dataset):
         raise InputError("promote wants either --rollback alone, or --challenger and --dataset")
     place = artifacts.Registry(storage.absolute(registry))
     if rollback:

@@ -228,6 +228,7 @@ def test_a_real_model_is_promoted_compared_and_planned_with(world: World, run: R
     [
         ([], "either --rollback alone, or --challenger and --dataset"),
         (["--rollback", "--challenger=x"], "either --rollback alone"),
+        (["--rollback", "--report=x"], "either --rollback alone"),
         (["--challenger=x"], "either --rollback alone"),
         (["--challenger=none", "--dataset=none"], "none/release.json: not there; run evaluate first"),
     ],
