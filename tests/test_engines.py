@@ -6,11 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
-from lobar import engines
-from lobar.engines import OpenVino
+from lobar import artifacts, engines, storage
+from lobar.artifacts import Model
+from lobar.engines import OpenVino, TensorFlow
 from lobar.errors import InputError
 from lobar.geometry import iou
 from lobar.submission import parse_prediction_string
@@ -137,3 +139,11 @@ def test_the_first_inference_is_alone() -> None:
     assert [key for key, *_ in Watched().maps((key, images) for key in range(6))] == [*range(6)]
     assert seen[0] == (0, 1)
     assert max(running for _, running in seen) == 2
+
+
+def test_code_in_a_keras_file_is_not_run(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "model.keras")
+    files = {"model.keras": artifacts.sha256((tmp_path / "model.keras").read_bytes())}
+    with pytest.raises(InputError, match=r"model\.keras: not a network that may be loaded: .*[Ll]ambda"):
+        TensorFlow(Model(storage.absolute(str(tmp_path))), files, "float32")

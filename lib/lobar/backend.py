@@ -1,8 +1,12 @@
 """Keras on its backend, imported quietly and within the CPUs this process may use."""
 
 import os
+import tempfile
+from pathlib import Path
 
-from lobar import console
+from lobar import artifacts, console
+from lobar.artifacts import Model
+from lobar.errors import InputError
 from lobar.parallel import cpus
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -16,4 +20,20 @@ with console.quiet():
 
     ops.zeros(1)  # looks for devices now; its messages would come in mid-run otherwise
 
-__all__ = ["keras", "layers", "ops"]
+__all__ = ["keras", "layers", "load", "ops"]
+
+
+def load(place: Model, files: dict[str, str]) -> keras.Model:
+    """A model's network; files are the SHA-256 that its record has of its files.
+
+    Raises InputError where the file is another one, is no network, or holds code: none from a store is run.
+    """
+    data = artifacts.read_checked(place.keras, files["model.keras"])
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "model.keras")
+        file.write_bytes(data)
+        try:
+            return keras.saving.load_model(file, compile=False, safe_mode=True)
+        except (ValueError, TypeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(f"{place.keras}: not a network that may be loaded: {reason}") from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from lobar import artifacts, quantization, storage
 from lobar.artifacts import Model
-from lobar.backend import keras
+from lobar.backend import keras, load
 from lobar.errors import InputError
 
 
@@ -68,10 +68,7 @@ def begin_with(model: keras.Model, place: Model, files: dict[str, str]) -> None:
 
     Raises InputError where that is another network.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        saved = Path(scratch) / "model.keras"
-        saved.write_bytes(artifacts.read_checked(place.keras, files["model.keras"]))
-        weights = keras.models.load_model(saved, compile=False).get_weights()
+    weights = load(place, files).get_weights()
     if [each.shape for each in weights] != [each.shape for each in model.get_weights()]:
         raise InputError(
             f"--init {place.url}: another network; give the same --network, --channels, --blocks and --depth"

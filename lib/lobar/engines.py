@@ -1,6 +1,5 @@
 """Batches -> probability maps, on OpenVINO (CPU, without TensorFlow) or TensorFlow (GPU)."""
 
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -134,17 +133,13 @@ class TensorFlow:
 
         Raises InputError where it is not the recorded one, or this image has no TensorFlow.
         """
-        data = artifacts.read_checked(model.keras, files["model.keras"])
         try:
-            from lobar.backend import keras
+            from lobar import backend
         except ImportError as error:
             raise InputError(
                 f"there is no TensorFlow here ({error}); predict with the image that train uses"
             ) from error
-        with tempfile.TemporaryDirectory() as scratch:
-            file = Path(scratch, "model.keras")
-            file.write_bytes(data)
-            self._model = keras.saving.load_model(file, compile=False)
+        self._model = backend.load(model, files)
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray, np.ndarray]]:
         """As `Engine` says. Each batch is filled up to one size, on which an image's sums may depend."""
