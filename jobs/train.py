@@ -11,6 +11,11 @@ class Sampling(StrEnum):
     notebook = "notebook"
 
 
+class Loss(StrEnum):
+    notebook = "notebook"
+    image = "image"
+
+
 class Precision(StrEnum):
     float32 = "float32"
     mixed_bfloat16 = "mixed_bfloat16"
@@ -28,6 +33,9 @@ def main(
     depth: Annotated[int, typer.Option(min=1, max=6, help="levels, each half as wide")] = 4,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     schedule_epochs: Annotated[int, typer.Option(min=0, help="of the cosine; 0: as many as epochs")] = 0,
+    loss: Annotated[
+        Loss, typer.Option(help="its IoU over a batch, as the notebook's, or an image")
+    ] = Loss.notebook,
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="at the start")] = 0.001,
     positives: Annotated[
@@ -48,6 +56,7 @@ def main(
         depth=depth,
         epochs=epochs,
         schedule_epochs=schedule_epochs or epochs,
+        loss=loss.value,
         batch_size=batch_size,
         learning_rate=learning_rate,
         positives=positives,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 from dev import servers
 from jobs.__main__ import main
@@ -55,25 +55,35 @@ def real_data() -> Path:
 
 
 def make_dicom(pixels: np.ndarray, syntax: UID = JPEGBaseline8Bit, **elements: object) -> bytes:
-    """A DICOM file of uint8 pixels, as baseline JPEG or raw; `elements` are set on top, None removes one."""
+    """A DICOM file of pixels of 8 or 16 bits; `elements` are set on top, None removes one.
+
+    Baseline JPEG, raw, or what pydicom can encode.
+    """
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.7")
-    dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = generate_uid()
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.Rows, dataset.Columns = pixels.shape
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
+    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(pixels.dtype.kind == "i")
     dataset.ViewPosition = "PA"
-    if syntax == ExplicitVRLittleEndian:
-        dataset.PixelData = pixels.tobytes()
-    else:
+    if syntax == JPEGBaseline8Bit:
         dataset.PixelData = encapsulate([cv2.imencode(".jpg", pixels)[1].tobytes()])
         dataset["PixelData"].VR = "OB"
+    else:
+        order = ">" if syntax == ExplicitVRBigEndian else "<"
+        dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+        dataset["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+    if syntax.is_compressed and syntax != JPEGBaseline8Bit:
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.compress(syntax, generate_instance_uid=False)
     for name, value in elements.items():
         if value is None:
             delattr(dataset, name)
+        elif name == "TransferSyntaxUID":
+            dataset.file_meta.TransferSyntaxUID = value
         else:
             setattr(dataset, name, value)
     body = io.BytesIO()

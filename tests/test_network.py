@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -129,6 +130,26 @@ def test_losses_and_metric_equal_the_notebooks(batch: int, seed: int, empty: boo
     for name in ("iou_loss", "iou_bce_loss", "mean_iou"):
         found = np.asarray(getattr(losses, name)(truth, predicted))
         np.testing.assert_allclose(found, getattr(notebook, name)(truth, predicted), rtol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 100))
+def test_the_loss_of_an_image_is_the_notebooks_of_it_alone_in_any_batch(batch: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((batch, 8, 8, 1)) > 0.6).astype(np.float32)
+    predicted = rng.random((batch, 8, 8, 1)).astype(np.float32)
+    together = np.asarray(losses.image_iou_bce_loss(truth, predicted))
+    alone = [losses.iou_bce_loss(truth[i : i + 1], predicted[i : i + 1])[0] for i in range(batch)]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES.values())
+def test_losses_do_not_overflow_in_half_precision(loss: Callable[..., object]) -> None:
+    """The sum of an image's 512 x 512 pixels is beyond what half precision holds."""
+    truth = np.ones((2, 512, 512, 1), np.float16)
+    found = np.asarray(loss(truth, truth))
+    assert np.isfinite(found).all()
+    assert abs(found).max() < 1e-2
 
 
 def test_an_empty_mask_scores_well_by_the_notebooks_metric() -> None:

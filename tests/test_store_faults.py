@@ -26,7 +26,6 @@ from tests.conftest import Run, make_dicom, smooth_noise
 from tests.proxy import Fault, Kind, Proxy
 from tests.stores import use_server
 from tests.undisturbed import (
-    ROOT,
     Job,
     check_whole,
     last_line,
@@ -37,6 +36,7 @@ from tests.undisturbed import (
     without_time,
 )
 
+ROOT = "s3://lobar/store-faults"
 JOBS = ["label-index", "train", "evaluate", "plan", "predict", "merge-submission"]
 LASTING = [kind for kind in Kind if kind is not Kind.delay]
 # every job meets every kind once, and each of the moments with half of them
@@ -78,7 +78,7 @@ async def at_once(seconds: float) -> None:
 def golden(proxy: Proxy) -> Iterator[dict[str, Job]]:
     """Each job as it ran undisturbed; from then on the waits between tries are short."""
     with simple_training(), pytest.MonkeyPatch.context() as patch:
-        found = run_all(proxy)
+        found = run_all(ROOT, proxy.requests)
         patch.setattr(faults, "FIRST_WAIT", 0.02)
         # s3fs sleeps before it passes a failure on
         patch.setattr("s3fs.core.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))

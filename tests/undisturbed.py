@@ -19,9 +19,8 @@ from openvino import opset13 as ops
 from jobs.__main__ import main
 from lobar import evaluation, report, storage, training
 from tests.conftest import make_dicom, smooth_noise
-from tests.proxy import OF_BODIES, Kind, Proxy
+from tests.proxy import OF_BODIES, Kind
 
-ROOT = "s3://lobar/store-faults"
 SMALL = ["--image-size", 32, "--channels", 2, "--blocks", 1, "--depth", 2, "--batch-size", 4, "--epochs", 2]
 NAMING = ("files", "index", "scores", "slices", "submission", "table")
 Objects = dict[str, bytes]
@@ -144,33 +143,36 @@ def simple_training() -> Iterator[None]:
         yield
 
 
-def run_all(proxy: Proxy) -> dict[str, Job]:
-    """Make the data set and run each job on it, through a proxy that counts requests."""
+def undisturbed(requests: list[str], place: str, *command: Any) -> Job:
+    """Run a job whose requests are noted in `requests`."""
+    given, first, started = objects(place), len(requests), time.monotonic()
+    assert main([str(argument) for argument in command]) == 0
+    seconds = time.monotonic() - started
+    made = requests[first:]
+    return Job([*command], place, given, objects(place), made, seconds)
+
+
+def run_all(root: str, requests: list[str], labelled: int = 24, new: int = 10) -> dict[str, Job]:
+    """Make a data set of so many images below `root` and run each job on it, noting its requests."""
     rows = ["patientId,x,y,width,height,Target"]
-    for i in range(24):
-        storage.publish(f"{ROOT}/train/p{i}.dcm", make_dicom(smooth_noise(128, 96, i)))
+    for i in range(labelled):
+        storage.publish(f"{root}/train/p{i}.dcm", make_dicom(smooth_noise(128, 96, i)))
         rows.append(f"p{i},8,8,{20 + i % 5},16,1" if i % 2 else f"p{i},,,,,0")
-    for i in range(10):
-        storage.publish(f"{ROOT}/test/t{i}.dcm", make_dicom(smooth_noise(64, 64, i)))
-    storage.publish(f"{ROOT}/labels.csv", ("\n".join(rows) + "\n").encode())
-    dataset, model, prediction = f"{ROOT}/dataset", f"{ROOT}/model", f"{ROOT}/prediction"
-
-    def undisturbed(place: str, *command: Any) -> Job:
-        given, first, started = objects(place), len(proxy.requests), time.monotonic()
-        assert main([str(argument) for argument in command]) == 0
-        seconds = time.monotonic() - started
-        requests = proxy.requests[first:]
-        return Job([*command], place, given, objects(place), requests, seconds)
-
-    labels = ["--labels", f"{ROOT}/labels.csv", "--images", f"{ROOT}/train", "--valid-fraction", 0.3]
-    images = ["--images", f"{ROOT}/test", "--model", model, "--shards", 2]
+    for i in range(new):
+        storage.publish(f"{root}/test/t{i}.dcm", make_dicom(smooth_noise(64, 64, i)))
+    storage.publish(f"{root}/labels.csv", ("\n".join(rows) + "\n").encode())
+    dataset, model, prediction = f"{root}/dataset", f"{root}/model", f"{root}/prediction"
+    labels = ["--labels", f"{root}/labels.csv", "--images", f"{root}/train", "--valid-fraction", 0.3]
+    images = ["--images", f"{root}/test", "--model", model, "--shards", 2]
     found = {
-        "label-index": undisturbed(dataset, "label-index", *labels, "--out", dataset),
-        "train": undisturbed(model, "train", "--dataset", dataset, "--out", model, *SMALL),
-        "evaluate": undisturbed(model, "evaluate", "--dataset", dataset, "--model", model),
-        "plan": undisturbed(prediction, "plan", *images, "--out", prediction),
-        "predict": undisturbed(prediction, "predict", "--prediction", prediction, "--shard", 0),
+        "label-index": undisturbed(requests, dataset, "label-index", *labels, "--out", dataset),
+        "train": undisturbed(requests, model, "train", "--dataset", dataset, "--out", model, *SMALL),
+        "evaluate": undisturbed(requests, model, "evaluate", "--dataset", dataset, "--model", model),
+        "plan": undisturbed(requests, prediction, "plan", *images, "--out", prediction),
+        "predict": undisturbed(requests, prediction, "predict", "--prediction", prediction, "--shard", 0),
     }
-    undisturbed(prediction, "predict", "--prediction", prediction, "--shard", 1)
-    found["merge-submission"] = undisturbed(prediction, "merge-submission", "--prediction", prediction)
+    undisturbed(requests, prediction, "predict", "--prediction", prediction, "--shard", 1)
+    found["merge-submission"] = undisturbed(
+        requests, prediction, "merge-submission", "--prediction", prediction
+    )
     return found

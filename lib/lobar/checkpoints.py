@@ -46,8 +46,6 @@ class Checkpoints:
         record = json.loads(storage.read(records[-1]))
         name = record["inputs"]["weights"]
         data = artifacts.read_checked(storage.join(self.url, name), name[5:-4])
-        # Adam makes its variables at the first step; the checkpoint has them
-        model.optimizer.build(model.trainable_variables)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             for variable, name in zip(_state(model), arrays.files, strict=True):
                 variable.assign(arrays[name])

@@ -98,6 +98,8 @@ def _header(image: Image, start: bytes | LobarError) -> tuple[storage.Object, di
     url = image.object.url
     if not start:
         return Refusal(image.patient_id, url, "unreadable image", "an empty file")
+    if image.object.bytes > dicom.LARGEST_FILE:
+        return Refusal(image.patient_id, url, "unreadable image", dicom.TOO_LARGE)
     try:
         try:
             found = dicom.header(start)

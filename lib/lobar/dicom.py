@@ -6,40 +6,40 @@ standard names: any other text might be a patient's.
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import cv2
 import numpy as np
-from pydicom import Dataset, config, dcmread
-from pydicom.encaps import generate_frames
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi_lut
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom import Dataset, config, dcmread, uid
 
-from lobar.errors import LobarError
+from lobar.apart import LostError
+from lobar.pixels import RAW, REDUCED, Refused, grey, harmless, refusing
+
+__all__ = ["Header", "Refused", "Sampling", "header", "network_input", "notebook_sampling"]
 
 # pydicom's warnings quote header values, which must not reach a log
 config.settings.reading_validation_mode = config.IGNORE
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 HEADER_BYTES = 8192
+LARGEST_FILE = 256 << 20  # bytes; a larger one is not read
+TOO_LARGE = f"the file is larger than {LARGEST_FILE >> 20} MiB"
 LARGEST_SIDE = 16384
-REDUCED = {
-    1: cv2.IMREAD_GRAYSCALE,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
+MOST_PIXELS = 32 << 20  # the largest detectors have 20 million
+SYNTAXES = (
+    *RAW,
+    uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1,
+    uid.JPEGLSLossless, uid.JPEGLSNearLossless, uid.JPEG2000Lossless, uid.JPEG2000,
+    uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K, uid.RLELossless,
+)  # fmt: skip
+DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
+RADIOGRAPHS = ("CR", "DX", "RG", "OT")
+OTHER_MODALITIES = ("CT", "MG", "MR", "NM", "PT", "RF", "SC", "SR", "US", "XA")
+CHEST = ("CHEST", "THORAX", "LUNG")
 VIEWS = ("AP", "PA", "LL", "RL")
 COLOURS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-GREY_TRANSFORMS = ("RescaleSlope", "WindowCenter", "ModalityLUTSequence", "VOILUTSequence")
-
-
-class Refused(ValueError):
-    """An image that cannot be used; the text says what was found, and holds nothing about the patient."""
 
 
 class Sampling(StrEnum):
@@ -77,27 +77,46 @@ def header(data: bytes) -> Header:
 
     Raises Refused where these bytes cannot become an image; all of them may, if they are only a beginning.
     """
-    with _refusing():
-        return _checked(dcmread(io.BytesIO(data), stop_before_pixels=True))
+    with refusing("damaged DICOM"):
+        return _checked(_parsed(data, stop_before_pixels=True))
 
 
-def network_input(data: bytes, size: int, sampling: Sampling) -> tuple[np.ndarray, Header]:
+def network_input(
+    data: bytes,
+    size: int,
+    sampling: Sampling,
+    apart: Callable[[bytes, int, Sampling], tuple[np.ndarray, Header]] | None = None,
+) -> tuple[np.ndarray, Header]:
     """Decode a DICOM file to (size, size) in the sampling's integer levels, black 0, with its header.
 
-    Raises Refused for anything but one complete monochrome frame.
+    A file that needs a decoder which may hang or balloon goes to `apart`: this function in a process of its
+    own, lobar.apart.Workers. Raises Refused for anything but one complete monochrome frame of a chest.
     """
-    with _refusing():
-        dataset = dcmread(io.BytesIO(data))
+    with refusing("damaged DICOM"):
+        dataset = _parsed(data)
         found = _checked(dataset)
+        if apart and not harmless(dataset):
+            return _decoded_apart(data, size, sampling, apart)
         reduction = 1
         if sampling is Sampling.AREA:
             reduction = max(f for f in REDUCED if f == 1 or min(found.rows, found.columns) >= f * size)
-        pixels = _grey(dataset, found, reduction)
+        pixels = grey(dataset, found.rows, found.columns, reduction)
+    if pixels.min() == pixels.max():
+        raise Refused("every pixel is the same: there is no image")
     if sampling is Sampling.NOTEBOOK:
         return notebook_sampling(pixels, size), found
     if pixels.shape != (size, size):
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
     return pixels, found
+
+
+def _decoded_apart(
+    data: bytes, size: int, sampling: Sampling, apart: Callable[..., tuple[np.ndarray, Header]]
+) -> tuple[np.ndarray, Header]:
+    try:
+        return apart(data, size, sampling)
+    except LostError as error:
+        raise Refused(f"its decoder {error}") from error
 
 
 def notebook_sampling(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -115,85 +134,48 @@ def notebook_sampling(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.rint(exact * 4).astype(np.uint16)
 
 
-@contextmanager
-def _refusing(what: str = "damaged DICOM") -> Iterator[None]:
-    """Turn whatever a damaged file makes parsers and decoders raise into a refusal.
-
-    Neither want of memory nor a told stop is the file's fault; they pass.
-    """
-    try:
-        yield
-    except (Refused, MemoryError, LobarError):
-        raise
-    except InvalidDicomError:
-        raise Refused("not a DICOM file: the mark DICM is not where it belongs") from None
-    except Exception as error:  # pydicom and the decoders share no base class, and parse when asked
-        raise Refused(f"{what}: {type(error).__name__}") from None
+def _parsed(data: bytes, stop_before_pixels: bool = False) -> Dataset:
+    if DEFLATED in data[:1024]:
+        raise Refused("deflated: a small file could unfold to any size; store it in another transfer syntax")
+    return dcmread(io.BytesIO(data), stop_before_pixels=stop_before_pixels)
 
 
 def _checked(dataset: Dataset) -> Header:
+    """The header of an image that may be one of ours; raises Refused with what was found where it is not."""
     if "Rows" not in dataset or "Columns" not in dataset:
         # pydicom drops everything where the file ends inside its pixel data
-        raise Refused("truncated or damaged: it ends before the image does")
+        raise Refused("it holds no image, or ends before it does")
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax not in SYNTAXES:
+        named = syntax.name if syntax in uid.AllTransferSyntaxes else "missing or unknown"
+        raise Refused(f"its transfer syntax is {named}, which is not read")
+    _check_kind(dataset)
     if dataset.get("SamplesPerPixel", 1) != 1:
-        raise Refused(f"{dataset.SamplesPerPixel} samples per pixel; only monochrome images are read")
+        raise Refused(f"{int(dataset.SamplesPerPixel)} samples per pixel; only monochrome images are read")
     photometric = dataset.get("PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         named = photometric if photometric in COLOURS else "missing or unknown"
         raise Refused(f"PhotometricInterpretation is {named}; only MONOCHROME1 and 2 are read")
-    if int(dataset.get("NumberOfFrames") or 1) != 1:
-        raise Refused(f"{dataset.NumberOfFrames} frames; only single images are read")
+    if (bits := int(dataset.get("BitsAllocated") or 0)) not in (8, 16):
+        raise Refused(f"{bits} bits a pixel; 8 and 16 are read")
+    if (frames := int(dataset.get("NumberOfFrames") or 1)) != 1:
+        raise Refused(f"{frames} frames; only single images are read")
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
-    if not (0 < rows <= LARGEST_SIDE and 0 < columns <= LARGEST_SIDE):
-        raise Refused(f"{rows} rows x {columns} columns; from 1 to {LARGEST_SIDE} are read")
+    if not (0 < rows <= LARGEST_SIDE and 0 < columns <= LARGEST_SIDE and rows * columns <= MOST_PIXELS):
+        raise Refused(
+            f"{rows} rows x {columns} columns; from 1 to {LARGEST_SIDE} are read, "
+            f"and {MOST_PIXELS:,} pixels in all"
+        )
     view = str(dataset.get("ViewPosition") or "")
     return Header(rows, columns, view if view in VIEWS else "")
 
 
-def _grey(dataset: Dataset, found: Header, reduction: int) -> np.ndarray:
-    """Grey levels 0..255 (uint8, black 0), from a JPEG frame at 1/reduction of its size."""
-    if not dataset.get("PixelData"):
-        raise Refused("no pixel data")
-    syntax = dataset.file_meta.get("TransferSyntaxUID", "missing")
-    plain = dataset.get("BitsAllocated") == 8 and not any(name in dataset for name in GREY_TRANSFORMS)
-    if syntax == JPEGBaseline8Bit and plain:
-        levels = _jpeg(dataset, found, reduction)
-    else:
-        levels = _to_8_bits(dataset, found, reduction, plain)
-    return 255 - levels if dataset.PhotometricInterpretation == "MONOCHROME1" else levels
-
-
-def _jpeg(dataset: Dataset, found: Header, reduction: int) -> np.ndarray:
-    try:
-        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    except (ValueError, StopIteration):
-        raise Refused("damaged pixel data: no encapsulated frame") from None
-    # libjpeg fills a truncated image with grey and says nothing
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise Refused("truncated JPEG: its end marker is missing")
-    # a DICOM has no EXIF, and boxes are drawn on the image as it is stored
-    flags = REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    levels = cv2.imdecode(np.frombuffer(frame, np.uint8), flags)
-    if levels is None:
-        raise Refused("damaged JPEG: it cannot be decoded")
-    expected = (-(-found.rows // reduction), -(-found.columns // reduction))
-    if levels.shape != expected:
-        raise Refused(f"the JPEG has another size than the header's {found.rows} x {found.columns}")
-    return levels
-
-
-def _to_8_bits(dataset: Dataset, found: Header, reduction: int, plain: bool) -> np.ndarray:
-    with _refusing("pixel data cannot be decoded"):
-        stored = dataset.pixel_array
-    if stored.shape != (found.rows, found.columns):
-        raise Refused(f"pixel data of shape {stored.shape}; the header says {found.rows} x {found.columns}")
-    if stored.dtype != np.uint8 or not plain:
-        values = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float32)
-        low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise Refused("its window or rescale makes grey levels that are no numbers")
-        stored = np.rint((values - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
-    if reduction == 1:
-        return stored
-    size = (-(-found.columns // reduction), -(-found.rows // reduction))
-    return cv2.resize(stored, size, interpolation=cv2.INTER_AREA)
+def _check_kind(dataset: Dataset) -> None:
+    """Refuse what says that it is no radiograph of a chest; many files do not say it is one."""
+    modality = str(dataset.get("Modality") or "")
+    if modality and modality not in RADIOGRAPHS:
+        named = modality if modality in OTHER_MODALITIES else "another than these"
+        raise Refused(f"its Modality is {named}; radiographs ({', '.join(RADIOGRAPHS)}) are read")
+    part = str(dataset.get("BodyPartExamined") or "").upper()
+    if part and not any(word in part for word in CHEST):
+        raise Refused(f"its BodyPartExamined has none of {', '.join(CHEST)}: only chests are read")

@@ -83,8 +83,14 @@ def list_objects(url: str) -> list[Object]:
 
 
 def with_etag(item: Object) -> Object:
-    """`item` as it is where its store gave an etag, else with the MD5 of its content (read whole)."""
-    return item if item.etag else Object(item.url, item.bytes, OWN_ETAG + _md5(read(item.url)))
+    """`item` as it is where its store gave an etag, else with the MD5 of its content."""
+    if item.etag:
+        return item
+    place = _place(item.url)
+    if not place.is_local:
+        return Object(item.url, item.bytes, OWN_ETAG + _md5(read(item.url)))
+    digest = run(faults.wait_out(item.url, partial(asyncio.to_thread, _file_md5, place.path), LONG))
+    return Object(item.url, item.bytes, OWN_ETAG + digest)
 
 
 def read(url: str) -> bytes:
@@ -268,6 +274,11 @@ def _write(url: str, fill: Callable[[Path], Any], place: Callable[[Path, Path], 
 def _object(url: str, info: dict[str, Any]) -> Object:
     etag = info.get("ETag") or info.get("etag") or ""
     return Object(url, int(info["size"]), str(etag).strip('"'))
+
+
+def _file_md5(path: str) -> str:
+    with Path(path).open("rb") as file:  # a file may be larger than the memory
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _md5(data: bytes) -> str:

@@ -9,10 +9,13 @@ import cv2
 import numpy as np
 
 from lobar import dicom, storage
+from lobar.apart import Workers
 from lobar.dicom import Header, Refused, Sampling
 from lobar.errors import InputError, LobarError
 from lobar.parallel import cpus, ordered_map
 
+DECODER_SECONDS = 60.0
+DECODER_MEMORY = 1 << 30
 log = logging.getLogger(__name__)
 
 
@@ -52,18 +55,21 @@ def decoded(
         if isinstance(body, LobarError):
             raise body
         try:
-            return Decoded(*dicom.network_input(body, size, sampling))
+            return Decoded(*dicom.network_input(body, size, sampling, apart))
         except Refused as refusal:
             return refusal
 
-    bodies = storage.read_many(item.object for item in items)
-    results = ordered_map(decode, bodies, workers=cpus(), ahead=8 * cpus())
-    for item, result in zip(items, results, strict=True):
-        if isinstance(result, Refused):
-            refused[item.patient_id] = str(result)
-            log.warning("%s: refused: %s", item.object.url, result)
-        else:
-            yield item, result
+    bodies = storage.read_many(item.object for item in items if item.object.bytes <= dicom.LARGEST_FILE)
+    with Workers(dicom.network_input, DECODER_SECONDS, DECODER_MEMORY) as apart:
+        results = ordered_map(decode, bodies, workers=cpus(), ahead=8 * cpus())
+        for item in items:
+            fits = item.object.bytes <= dicom.LARGEST_FILE
+            result = next(results) if fits else Refused(dicom.TOO_LARGE)
+            if isinstance(result, Refused):
+                refused[item.patient_id] = str(result)
+                log.warning("%s: refused: %s", item.object.url, result)
+            else:
+                yield item, result
 
 
 def check_refused(refused: dict[str, str], count: int, share: float, what: str, advice: str) -> None:

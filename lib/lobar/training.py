@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from lobar import (
     storage,
     stream,
 )
-from lobar.backend import keras
+from lobar.backend import every_gpu, keras
 from lobar.dataset import Exam
 from lobar.dicom import Sampling
 from lobar.errors import InputError
@@ -52,6 +52,7 @@ class Options:
     depth: int
     epochs: int
     schedule_epochs: int
+    loss: str
     batch_size: int
     learning_rate: float
     positives: float
@@ -147,16 +148,56 @@ def compile_network(options: Options) -> keras.Model:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    model = network.create(
-        options.network, options.sampling, options.image_size, options.channels, options.blocks, options.depth
-    )
-    model.compile(
-        optimizer=keras.optimizers.Adam(options.learning_rate),
-        loss=losses.iou_bce_loss,
-        metrics=["accuracy", losses.mean_iou],
-        jit_compile=False,
-    )
+    with every_gpu():
+        model = network.create(
+            options.network,
+            options.sampling,
+            options.image_size,
+            options.channels,
+            options.blocks,
+            options.depth,
+        )
+        model.compile(
+            optimizer=keras.optimizers.Adam(options.learning_rate),
+            loss=losses.LOSSES[options.loss],
+            metrics=["accuracy", losses.mean_iou],
+            jit_compile=False,
+        )
+        # Adam makes its variables at the first step otherwise; a checkpoint has them
+        model.optimizer.build(model.trainable_variables)
+    if _gpus(model) > 1:
+        _share_statistics(model)
     return model
+
+
+def _share_statistics(model: keras.Model) -> None:
+    """Normalize by the statistics of the whole batch, not by those of a GPU's share of it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _share_statistics(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
+def _gpus(model: keras.Model) -> int:
+    return model.distribute_strategy.num_replicas_in_sync
+
+
+def _batch_size(options: Options, images: int, gpus: int) -> int:
+    """As asked for, but no more than there are images, and a multiple of the GPUs that share it.
+
+    Raises InputError where that leaves nothing.
+    """
+    size = min(options.batch_size, images)
+    size -= size % gpus
+    if size == 0:
+        raise InputError(f"--batch-size {options.batch_size} and {images} training images for {gpus} GPUs: "
+                         "each needs one image a step; give more of either, or fewer GPUs")  # fmt: skip
+    if size < options.batch_size:
+        shared = f" for {gpus} GPUs" if gpus > 1 else ""
+        log.warning("%d training images%s: the batch shrinks from %d to %d",
+                    images, shared, options.batch_size, size)  # fmt: skip
+    return size
 
 
 def fit(
@@ -166,10 +207,7 @@ def fit(
 
     Each epoch ends with a checkpoint: a stopped or killed training loses no more than the epoch it was in.
     """
-    batch_size = min(options.batch_size, len(train.exams))
-    if batch_size < options.batch_size:
-        log.warning("only %d training images: the batch shrinks from %d to %d",
-                    len(train.exams), options.batch_size, batch_size)  # fmt: skip
+    batch_size = _batch_size(options, len(train.exams), _gpus(model))
     history = saved.restore(model)
     if history:
         log.info("resumed after epoch %d of %d", len(history), options.epochs)
@@ -191,13 +229,22 @@ def _epoch(
 ) -> dict[str, float]:
     rate = cosine(epoch, options.schedule_epochs, options.learning_rate)
     model.optimizer.learning_rate = rate
-    batches = draws(train, options, batch_size, epoch)
     steps = len(train.exams) // batch_size
-    seen = [
-        (len(images), model.train_on_batch(images, masks, return_dict=True))
-        for images, masks in console.progress(batches, steps, f"epoch {epoch + 1}")
-    ]
-    return {"epoch": epoch + 1, "learning_rate": rate, **_means(seen)}
+
+    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return console.progress(draws(train, options, batch_size, epoch), steps, f"epoch {epoch + 1}")
+
+    logs = model.fit(_restartable(batches, options), steps_per_epoch=steps, shuffle=False, verbose=0).history
+    return {"epoch": epoch + 1, "learning_rate": rate, **{key: values[-1] for key, values in logs.items()}}
+
+
+def _restartable(batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]], options: Options) -> Any:
+    """`batches` for Keras, which on several GPUs looks at the first ones and then begins anew."""
+    import tensorflow as tf
+
+    shape = (None, options.image_size, options.image_size, 1)
+    signature = (tf.TensorSpec(shape, options.sampling.dtype), tf.TensorSpec(shape, tf.float32))
+    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
 
 
 def _check_finite(row: dict[str, float], options: Options) -> None:
