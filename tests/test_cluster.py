@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -237,3 +238,53 @@ def test_a_stopped_workflow_leaves_nothing_by_half(full: Run) -> None:
     again = submit(WORKFLOWS / "full.yaml", PARAMETERS | places)
     assert again.ended() == "Succeeded"
     assert submission("stopped") == submission(full.name)
+
+
+def _pod() -> dict[str, Any]:
+    """A pod with the restrictions of our templates."""
+    template = yaml.safe_load((WORKFLOWS / "job-templates.yaml").read_text())["spec"]["templates"][0]
+    container = {
+        "name": "main",
+        "image": "lobar",
+        "securityContext": template["container"]["securityContext"],
+        "resources": {"requests": LESS, "limits": LESS},
+    }
+    spec = {"containers": [container], "securityContext": template["securityContext"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": spec}
+
+
+def _ask(pod: dict[str, Any]) -> str:
+    return kubectl("create", "--dry-run=server", "--filename=-", text=json.dumps(pod))
+
+
+@pytest.mark.parametrize(
+    ("where", "setting", "value"),
+    [
+        ("pod", "runAsNonRoot", False),
+        ("pod", "runAsUser", 0),
+        ("pod", "seccompProfile", {"type": "Unconfined"}),
+        ("container", "allowPrivilegeEscalation", True),
+        ("container", "privileged", True),
+        ("container", "capabilities", {"drop": ["ALL"], "add": ["SYS_ADMIN"]}),
+        ("container", "capabilities", {}),
+        ("spec", "hostNetwork", True),
+        ("spec", "hostPID", True),
+        ("spec", "volumes", [{"name": "host", "hostPath": {"path": "/"}}]),
+    ],
+)
+def test_a_pod_without_one_of_our_restrictions_is_refused(
+    cluster: None, where: str, setting: str, value: object
+) -> None:
+    assert "created (server dry run)" in _ask(_pod())
+    pod = _pod()
+    spec = pod["spec"]
+    changed = {
+        "pod": spec["securityContext"],
+        "container": spec["containers"][0]["securityContext"],
+        "spec": spec,
+    }[where]
+    changed[setting] = value
+    if setting == "privileged":
+        changed.pop("allowPrivilegeEscalation")
+    with pytest.raises(AssertionError, match='violates PodSecurity "restricted:latest"'):
+        _ask(pod)

@@ -221,11 +221,15 @@ def test_damaged_header_values_are_refused_whatever_the_parser_raises(elements: 
         network_input(data, 64, Sampling.AREA)
 
 
-def test_want_of_memory_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(*_: object, **options: object) -> None:
-        raise MemoryError
+@pytest.mark.parametrize("place", ["lobar.dicom.dcmread", "lobar.pixels.cv2.imdecode"])
+def test_want_of_memory_is_not_the_files_fault(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = cv2.error("out of memory")
+    error.code = cv2.Error.StsNoMem  # as OpenCV sets it
 
-    monkeypatch.setattr("lobar.dicom.dcmread", no_memory)
+    def no_memory(*_: object, **options: object) -> None:
+        raise error if "cv2" in place else MemoryError
+
+    monkeypatch.setattr(place, no_memory)
     with pytest.raises(MemoryError):
         network_input(make_dicom(smooth_noise(64, 64)), 64, Sampling.AREA)
 

@@ -44,10 +44,24 @@ def test_a_bad_row_refuses_its_whole_patient_by_row_and_reason(row: str, said: s
     assert truth == {"b": [Box(5, 6, 7, 8)]}
 
 
-def test_other_column_order_extra_columns_bom_crlf_and_gzip() -> None:
+def test_other_column_order_extra_columns_encodings_crlf_and_gzip() -> None:
     table = 'Target,note,patientId,height,width,y,x\r\n1,"a, b",p,4.0,3.0,2.0,1.0\r\n'
-    for data, name in ((table.encode("utf-8-sig"), "t.csv"), (gzip.compress(table.encode()), "t.csv.gz")):
+    encoded = [(table.encode(each), "t.csv") for each in ("utf-8", "utf-8-sig", "utf-16")]
+    encoded += [("\ufeff".encode(each) + table.encode(each), "t.csv") for each in ("utf-16-le", "utf-16-be")]
+    for data, name in [*encoded, *((gzip.compress(data), f"{name}.gz") for data, name in encoded)]:
         assert read_labels(data, name) == ({"p": [Box(1, 2, 3, 4)]}, [])
+
+
+def test_repeated_rows_are_one_box_or_one_negative() -> None:
+    truth, refused = read("a,1,2,3,4,1\na,1.0,2.0,3.0,4.0,1\nb,,,,,0\nb,,,,,0\n")
+    assert truth == {"a": [Box(1, 2, 3, 4)], "b": []}
+    assert not refused
+
+
+def test_ids_that_a_spreadsheet_would_compute_are_texts() -> None:
+    truth, refused = read("=1+1,,,,,0\n@SUM(A1),,,,,0\n-5,,,,,0\n+5,,,,,0\n1e5,,,,,0\n007,,,,,0\n")
+    assert [*truth] == ["=1+1", "@SUM(A1)", "-5", "+5", "1e5", "007"]
+    assert not refused
 
 
 def test_a_missing_column_is_named_beside_those_found() -> None:
@@ -58,13 +72,21 @@ def test_a_missing_column_is_named_beside_those_found() -> None:
 
 
 def test_a_table_that_is_no_text_is_named() -> None:
-    with pytest.raises(InputError, match=r"t\.csv: not a table in UTF-8"):
-        read_labels(b"\xff\xfe\x00", "t.csv")
+    for data in (
+        b"\xff\xfe\x00",
+        b"\x89PNG\r\n",
+        HEADER.encode("utf-16-le"),
+        HEADER.encode() + b"\xe9,,,,,0\n",
+    ):
+        with pytest.raises(
+            InputError, match=r"t\.csv: (not a table in UTF-8, or UTF-16 with its mark|no column)"
+        ):
+            read_labels(data, "t.csv")
 
 
 @pytest.mark.parametrize("rows", ['a,1,2,3,4,1\n"a,5,6,7,8,1\nb,,,,,0\n', 'a,1,2,3,4,1\n"b" c,,,,,0\n'])
 def test_a_stray_quote_is_an_error_that_names_the_row(rows: str) -> None:
-    with pytest.raises(InputError, match=r"labels\.csv row \d: not CSV .*; look for a stray quote"):
+    with pytest.raises(InputError, match=r"labels\.csv row 3: not CSV .*; look for a stray quote"):
         read(rows)
 
 

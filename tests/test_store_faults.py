@@ -167,6 +167,13 @@ def test_a_fault_that_stays_ends_with_75_and_the_next_run_goes_on(
         assert without_time(objects(place)) == without_time(golden[job].made)
 
 
+def test_credentials_are_in_no_object(golden: dict[str, Job], s3_server: Server) -> None:
+    for job in golden.values():
+        for name, data in job.made.items():
+            for secret in (s3_server.access_key, s3_server.secret_key):
+                assert secret.encode() not in data, name
+
+
 def process(command: list[Any], **environment: str) -> subprocess.Popen[str]:
     """A job as a container runs it, with the policy's own times."""
     arguments = [sys.executable, "-m", "jobs", *map(str, command)]

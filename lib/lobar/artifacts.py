@@ -151,10 +151,24 @@ def read_checked(url: str, expected: str) -> bytes:
     return data
 
 
+class Record(dict[str, Any]):
+    """A JSON object of a committed record; a key that it lacks raises InputError."""
+
+    def __init__(self, values: dict[str, Any], url: str, made_by: str) -> None:
+        super().__init__(values)
+        self._where = url, made_by
+
+    def __missing__(self, key: str) -> Any:
+        url, made_by = self._where
+        raise InputError(
+            f"{url}: has no {key!r}: altered, or of another version of lobar; run {made_by} anew elsewhere"
+        )
+
+
 def read_record(url: str, made_by: str) -> dict[str, Any]:
     """A committed record. Raises InputError naming the job that makes it where it is absent or no JSON."""
     try:
-        record = json.loads(storage.read(url))
+        record: Any = json.loads(storage.read(url), object_hook=lambda found: Record(found, url, made_by))
     except AbsentError as error:
         raise AbsentError(f"{url}: not there; run {made_by} first, or check the URL") from error
     except ValueError as error:

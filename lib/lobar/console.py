@@ -21,6 +21,10 @@ from lobar.errors import InputError, LobarError, OutsideError
 LINE_EVERY_SECONDS = 10.0
 # What Kubernetes, and so Argo, shows as the reason why a container ended
 TERMINATION_MESSAGE = Path("/dev/termination-log")
+NO_MEMORY = (
+    "out of memory; give it more (limits.memory of its template in job-templates.yaml), "
+    "or less to do at once (more shards, a smaller batch or image size)"
+)
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,8 @@ def run_job(job: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     except typer.TyperException as error:
         wrong = error.format_message().rstrip(".")
         return _fail(InputError.status, f"{wrong} ({name} --help lists the options)")
+    except MemoryError:
+        return _fail(InputError.status, f"{name}: {NO_MEMORY}")
     except Exception as error:  # the one place where whatever a job raises becomes a status
         traceback.print_exc()
         return _fail(1, f"a defect in lobar: {type(error).__name__}: {error}")

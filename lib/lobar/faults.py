@@ -67,7 +67,7 @@ async def wait_out(url: str, attempt: Callable[[], Awaitable[T]], more_seconds: 
                 raise _named(url, error) from error
             now = time.monotonic()
             first_fault = first_fault or now
-            wait = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**tries))
+            wait = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**tries))  # noqa: S311
             if now + wait > first_fault + patience:
                 raise OutsideError(f"{url}: {fault} (tried {tries} times)") from error
             if now > first_fault + SAID_AFTER_SECONDS:

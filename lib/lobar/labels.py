@@ -1,10 +1,10 @@
 """The label and group tables: text -> the truth of each patient, and the rows that were refused."""
 
+import codecs
 import csv
 import gzip
 import io
 import zlib
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,21 +36,21 @@ def read_labels(table: bytes, url: str) -> tuple[dict[str, list[Box]], list[Refu
     A patient's rows are its boxes, as in RSNA's table; coordinates become int(float(text)) as in the
     notebook. One bad row refuses its patient whole. Raises InputError where the table or a column is missing.
     """
-    truth: dict[str, list[Box]] = defaultdict(list)
-    targets: dict[str, str] = {}
+    truth: dict[str, list[Box]] = {}
     refused: dict[str, Refusal] = {}
     for row, (patient, *position, target) in _rows(table, url, LABEL_COLUMNS):
         reason, found = _judge_row(position, target)
-        if not reason and targets.setdefault(patient, target) != target:
+        boxes = truth.get(patient)
+        if not reason and boxes is not None and bool(boxes) != (target == "1"):
             reason, found = "rows of both Targets", ""
         if reason:
             refused.setdefault(patient, Refusal(patient, f"{storage.name(url)} row {row}", reason, found))
-        elif target == "1":
+            continue
+        boxes = truth.setdefault(patient, [])
+        if target == "1":
             box = Box(*(int(float(value)) for value in position))
-            if box not in truth[patient]:
-                truth[patient].append(box)
-        else:
-            truth[patient] = []
+            if box not in boxes:
+                boxes.append(box)
     kept = {patient: boxes for patient, boxes in truth.items() if patient not in refused}
     return kept, list(refused.values())
 
@@ -88,16 +88,20 @@ def read_groups(table: bytes, url: str) -> dict[str, str]:
 
 def _rows(table: bytes, url: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Row number (the header is row 1) and the wanted columns' texts of each row of a CSV."""
+    line = 0
     try:
-        text = (gzip.decompress(table) if url.endswith(".gz") else table).decode("utf-8-sig")
-    except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{url}: not a table in UTF-8 ({error})") from error
-    # strict: a stray quote would otherwise swallow the rows up to the next one
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        yield from _wanted(reader, url, columns)
+        packed = io.BytesIO(table)
+        body = io.BufferedReader(gzip.GzipFile(fileobj=packed) if url.endswith(".gz") else packed)
+        marked = body.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        text = io.TextIOWrapper(body, "utf-16" if marked else "utf-8-sig", newline="")
+        # strict: a stray quote would otherwise swallow the rows up to the next one
+        reader = csv.reader(text, strict=True)
+        for line, row in _wanted(reader, url, columns):
+            yield line, row
     except csv.Error as error:
-        raise InputError(f"{url} row {reader.line_num}: not CSV ({error}); look for a stray quote") from error
+        raise InputError(f"{url} row {line + 1}: not CSV ({error}); look for a stray quote") from error
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{url}: not a table in UTF-8, or UTF-16 with its mark ({error})") from error
 
 
 def _wanted(reader: Any, url: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:

@@ -36,10 +36,11 @@ def list_images(url: str) -> tuple[list[Image], list[str]]:
     images, others = [], []
     root = storage.absolute(url)
     for item in storage.list_objects(url):
-        file = storage.name(item.url)
-        if "/." in item.url.removeprefix(root):
+        file, below = storage.name(item.url), item.url.removeprefix(root)
+        outside = ".." in below.split("/")  # a store may keep such a key as it is
+        if "/." in below and not outside:
             continue
-        if named := IMAGE_NAME.fullmatch(file):
+        if (named := IMAGE_NAME.fullmatch(file)) and not outside:
             images.append(Image(named["id"] or named["bare"], item))
         else:
             others.append(item.url.encode(errors="backslashreplace").decode())

@@ -15,7 +15,8 @@ def iou_loss(truth: Any, predicted: Any) -> Any:
 
     Source: the notebook. It is taken over the batch, so it changes with the batch's size.
     """
-    return 1 - _soft_iou(_wide(truth), _wide(predicted), axis=None)
+    truth, predicted = ops.reshape(_wide(truth), [-1]), ops.reshape(_wide(predicted), [-1])
+    return 1 - _soft_iou(truth, predicted, axis=None)
 
 
 def iou_bce_loss(truth: Any, predicted: Any) -> Any:

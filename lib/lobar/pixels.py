@@ -49,6 +49,10 @@ def refusing(what: str) -> Iterator[None]:
         raise
     except InvalidDicomError:
         raise Refused("not a DICOM file: the mark DICM is not where it belongs") from None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise Refused(f"{what}: OpenCV cannot read it") from None
     except Exception as error:  # pydicom and the decoders share no base class, and parse when asked
         raise Refused(f"{what}: {type(error).__name__}") from None
 

@@ -6,7 +6,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -167,6 +167,9 @@ def compile_network(options: Options) -> keras.Model:
         model.optimizer.build(model.trainable_variables)
     if _gpus(model) > 1:
         _share_statistics(model)
+        # Keras builds losses and metrics from a whole batch alone
+        whole = np.zeros((1, options.image_size, options.image_size, 1), np.float32)
+        model.test_on_batch(whole, whole)
     return model
 
 
@@ -229,22 +232,24 @@ def _epoch(
 ) -> dict[str, float]:
     rate = cosine(epoch, options.schedule_epochs, options.learning_rate)
     model.optimizer.learning_rate = rate
+    batches = draws(train, options, batch_size, epoch)
     steps = len(train.exams) // batch_size
+    seen = [
+        (len(images), model.train_on_batch(_shared(model, images), _shared(model, masks), return_dict=True))
+        for images, masks in console.progress(batches, steps, f"epoch {epoch + 1}")
+    ]
+    return {"epoch": epoch + 1, "learning_rate": rate, **_means(seen)}
 
-    def batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return console.progress(draws(train, options, batch_size, epoch), steps, f"epoch {epoch + 1}")
 
-    logs = model.fit(_restartable(batches, options), steps_per_epoch=steps, shuffle=False, verbose=0).history
-    return {"epoch": epoch + 1, "learning_rate": rate, **{key: values[-1] for key, values in logs.items()}}
-
-
-def _restartable(batches: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]], options: Options) -> Any:
-    """`batches` for Keras, which on several GPUs looks at the first ones and then begins anew."""
-    import tensorflow as tf
-
-    shape = (None, options.image_size, options.image_size, 1)
-    signature = (tf.TensorSpec(shape, options.sampling.dtype), tf.TensorSpec(shape, tf.float32))
-    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+def _shared(model: keras.Model, batch: np.ndarray) -> Any:
+    """Each GPU's share of a batch, the first ones to the first; the batch itself where there is one."""
+    gpus = _gpus(model)
+    if gpus == 1:
+        return batch
+    shares = np.split(batch, gpus)
+    return model.distribute_strategy.experimental_distribute_values_from_function(
+        lambda gpu: shares[gpu.replica_id_in_sync_group]
+    )
 
 
 def _check_finite(row: dict[str, float], options: Options) -> None:
