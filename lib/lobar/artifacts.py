@@ -154,8 +154,8 @@ def read_checked(url: str, expected: str) -> bytes:
 class Record(dict[str, Any]):
     """A JSON object of a committed record; a key that it lacks raises InputError."""
 
-    def __init__(self, values: dict[str, Any], url: str, made_by: str) -> None:
-        super().__init__(values)
+    def __init__(self, values: Any = (), url: str = "a record", made_by: str = "its job") -> None:
+        super().__init__(values)  # dataclasses.asdict gives these alone
         self._where = url, made_by
 
     def __missing__(self, key: str) -> Any:
