@@ -51,7 +51,11 @@ def test_images_come_in_order_from_every_encoding(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("j2k_abort", "died (SIGABRT)"), ("jpegls_segfault", "died (SIGSEGV)")]
+    ("name", "said"),
+    [
+        ("j2k_abort", "its decoder died (SIGABRT)"),
+        ("jpegls_segfault", "the JPEG has another size than the header's 64 x 48: 256 x 0"),
+    ],
 )
 def test_a_file_that_kills_its_decoder_is_refused_and_the_others_are_read(
     folder: Path, name: str, said: str
@@ -61,7 +65,7 @@ def test_a_file_that_kills_its_decoder_is_refused_and_the_others_are_read(
         (folder / f"{at}-kills.dcm").write_bytes((FIXTURES / f"{name}.dcm").read_bytes())
     images, refused = read(folder)
     assert len(images) == 24
-    assert refused == {f"{at}-kills.dcm": f"its decoder {said}" for at in ("03", "17")}
+    assert refused == {f"{at}-kills.dcm": said for at in ("03", "17")}
 
 
 def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,11 @@
 """The stored pixels of a DICOM's one frame to grey levels 0..255, or a refusal that says why."""
 
-import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import cv2
 import numpy as np
-from PIL import Image
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
@@ -19,6 +17,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
 )
 
 from lobar.errors import LobarError
@@ -30,6 +32,11 @@ REDUCED = {
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 RAW = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+JPEGS = (
+    JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless,
+)  # fmt: skip
+BASELINE = 0xC0
+FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 GREY_TRANSFORMS = ("RescaleSlope", "WindowCenter", "ModalityLUTSequence", "VOILUTSequence")
 
 
@@ -72,8 +79,12 @@ def grey(dataset: Dataset, rows: int, columns: int, reduction: int) -> np.ndarra
     if not dataset.get("PixelData"):
         raise Refused("no pixel data")
     as_stored = _unsigned_bytes(dataset) and not any(name in dataset for name in GREY_TRANSFORMS)
-    if _syntax(dataset) == JPEGBaseline8Bit and _unsigned_bytes(dataset):
-        stored = _jpeg(dataset, rows, columns, reduction if as_stored else 1)
+    syntax = _syntax(dataset)
+    if syntax in JPEGS:
+        frame = _frame(dataset)
+        _check_jpeg(frame, rows, columns, baseline=syntax == JPEGBaseline8Bit)
+    if syntax == JPEGBaseline8Bit and _unsigned_bytes(dataset):
+        stored = _jpeg(frame, reduction if as_stored else 1)
     else:
         stored = _decoded(dataset, rows, columns)
     inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
@@ -95,15 +106,10 @@ def _unsigned_bytes(dataset: Dataset) -> bool:
     return bool(dataset.get("BitsAllocated") == stored == 8 and not dataset.get("PixelRepresentation"))
 
 
-def _jpeg(dataset: Dataset, rows: int, columns: int, reduction: int) -> np.ndarray:
-    try:
-        frame = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    except (ValueError, StopIteration):
-        raise Refused("damaged pixel data: no encapsulated frame") from None
+def _jpeg(frame: bytes, reduction: int) -> np.ndarray:
     # libjpeg fills a truncated image with grey and says nothing
     if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise Refused("truncated JPEG: its end marker is missing")
-    _check_jpeg(frame, rows, columns)
     # a DICOM has no EXIF, and boxes are drawn on the image as it is stored
     flags = REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     levels = cv2.imdecode(np.frombuffer(frame, np.uint8), flags)
@@ -112,18 +118,32 @@ def _jpeg(dataset: Dataset, rows: int, columns: int, reduction: int) -> np.ndarr
     return levels
 
 
-def _check_jpeg(frame: bytes, rows: int, columns: int) -> None:
-    """Read the frame's own header before a decoder takes memory for what it says."""
+def _frame(dataset: Dataset) -> bytes:
     try:
-        found = Image.open(io.BytesIO(frame), formats=["JPEG"])
-    except (OSError, SyntaxError):
-        raise Refused("damaged JPEG: it has no header that can be read") from None
-    if found.size != (columns, rows):
-        raise Refused(
-            f"the JPEG has another size than the header's {rows} x {columns}: {found.height} x {found.width}"
-        )
-    if found.mode != "L" or "progressive" in found.info:
-        raise Refused("the JPEG is in colour or not baseline, unlike what the header says")
+        return next(generate_frames(dataset.PixelData, number_of_frames=1))
+    except (ValueError, StopIteration):
+        raise Refused("damaged pixel data: no encapsulated frame") from None
+
+
+def _check_jpeg(frame: bytes, rows: int, columns: int, baseline: bool) -> None:
+    """Hold the frame's own header to the file's, before a decoder takes memory for what it says.
+
+    The layout is that of ISO 10918-1 (B.1.1.4, B.2.2), which JPEG-LS shares (ISO 14495-1, C.2.2).
+    """
+    at = 2
+    while frame[:2] == b"\xff\xd8" and frame[at : at + 1] == b"\xff" and len(frame) >= at + 10:
+        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4])
+        if marker in FRAME_MARKERS:
+            found = int.from_bytes(frame[at + 5 : at + 7]), int.from_bytes(frame[at + 7 : at + 9])
+            if found != (rows, columns):
+                raise Refused(
+                    f"the JPEG has another size than the header's {rows} x {columns}: {found[0]} x {found[1]}"
+                )
+            if frame[at + 9] != 1 or (baseline and marker != BASELINE):
+                raise Refused("the JPEG is in colour or not baseline, unlike what the header says")
+            return
+        at += 1 if marker == 0xFF else 2 + length  # a marker may have bytes of 0xFF before it
+    raise Refused("damaged JPEG: it has no header that can be read")
 
 
 def _decoded(dataset: Dataset, rows: int, columns: int) -> np.ndarray:
@@ -146,8 +166,7 @@ def _by_gdcm(dataset: Dataset) -> np.ndarray:
     with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
         dataset.save_as(file.name, enforce_file_format=True)
         reader.SetFileName(file.name)
-        if not reader.Read():
-            raise Refused("damaged JPEG: it cannot be decoded")
+        reader.Read()
     # its bytes come as a text
     data = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
     return np.frombuffer(data, np.uint16).reshape(int(dataset.Rows), int(dataset.Columns))
