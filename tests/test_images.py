@@ -1,5 +1,6 @@
 """The container images: built by the Dockerfile, and every job run in them as in a restricted pod."""
 
+import base64
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from lobar import __version__, workflow_steps
 
 pytestmark = pytest.mark.images
 ROOT = Path(__file__).resolve().parents[1]
+FIXTURES = ROOT / "tests/fixtures"
 BASE = os.environ.get("BASE") or "docker.io/library/python:3.11-slim-bookworm"
 PARAMETERS = [
     "image-size=64", "channels=4", "blocks=1", "depth=2", "epochs=2", "batch-size=8", "shards=3",
@@ -51,10 +53,10 @@ class Images:
             timeout=600,
         )
 
-    def python(self, script: str) -> str:
+    def python(self, script: str, *arguments: str) -> str:
         """What a Python script in the jobs' image prints."""
         *command, image = self.command("lobar")
-        command += ["--entrypoint=python", image, "-c", script]
+        command += ["--entrypoint=python", image, "-c", script, *arguments]
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     def inspect(self, image: str) -> dict:
@@ -183,6 +185,26 @@ def test_sigterm_ends_a_job_with_75(images: Images, data: Path) -> None:
     assert process.returncode == 75
     assert "told to stop (SIGTERM)" in err
     assert time.monotonic() - began < 15
+
+
+APART = """
+import base64, sys
+from lobar.apart import Workers
+from lobar.dicom import Refused, Sampling, network_input
+with Workers(network_input, 60, 1 << 30) as apart:
+    for file in sys.argv[1:]:
+        try:
+            levels, _ = network_input(base64.b64decode(file), 32, Sampling.AREA, apart)
+            print(levels.shape)
+        except Refused as refused:
+            print(refused)
+"""
+
+
+def test_other_encodings_are_decoded_apart_in_a_container(images: Images) -> None:
+    files = [base64.b64encode((FIXTURES / f"{name}.dcm").read_bytes()) for name in ("htj2k", "j2k_abort")]
+    said = images.python(APART, *(file.decode() for file in files))
+    assert said == "(32, 32)\nits decoder died (SIGABRT)\n"
 
 
 ATTEMPTS = """
