@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,67 @@ from tests.conftest import Run, World, write_data
 
 OWN_NAMESPACE = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
 JOBS = f"{sys.executable} -m jobs"
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Each object's bytes, a record's without its time; parts of what was not finished do not count."""
+    found: dict[str, Any] = {}
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.name.startswith("."):
+            found[str(path.relative_to(folder))] = path.read_bytes()
+            if path.suffix == ".json":
+                found[str(path.relative_to(folder))] = {**json.loads(path.read_bytes()), "created": ""}
+    return found
+
+
+@pytest.mark.parametrize("job", ["label-index", "plan", "predict", "merge-submission"])
+def test_a_process_killed_at_several_moments_leaves_only_whole_objects(
+    job: str, world: World, tmp_path: Path
+) -> None:
+    data, given = world.root / "data", world.place("predictions")
+
+    def place_of(name: str) -> tuple[Path, list[str]]:
+        place = tmp_path / name
+        options: list[object] = []
+        if job == "label-index":
+            options = [
+                "--labels",
+                data / "train_labels.csv",
+                "--images",
+                data / "train_images",
+                "--out",
+                place,
+            ]
+            options += ["--valid-fraction", 0.3]
+        elif job == "plan":
+            options = ["--model", world.place("models"), "--images", data / "test_images", "--out", place]
+            options += ["--shards", 3]
+        else:
+            shutil.copytree(given, place)
+            for made in ("submission.csv", "submission.json", "refused.csv"):
+                (place / made).unlink()
+            if job == "predict":
+                shutil.rmtree(place / "shards")
+            options = [
+                "--prediction",
+                place,
+                *(["--shard", 1, "--max-refused", 1] if job == "predict" else []),
+            ]
+        return place, [sys.executable, "-m", "jobs", job, *map(str, options)]
+
+    place, command = place_of("undisturbed")
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    seconds, wanted = time.monotonic() - started, contents(place)
+    for share in (0.6, 0.8, 0.95):
+        place, command = place_of(f"killed-{share}")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(share * seconds)
+        process.kill()
+        process.wait()
+        assert contents(place).items() <= wanted.items()
+        subprocess.run(command, check=True, capture_output=True)
+        assert contents(place) == wanted
 
 
 @pytest.fixture
