@@ -5,11 +5,12 @@ Then it runs again, and what lies there is what an undisturbed run leaves. Enume
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import pytest
 
-from lobar import faults
+from lobar import faults, phantoms
 from tests.conftest import Run
 from tests.crashes import CHANGES, Death, Kind, numbered
 from tests.undisturbed import Job, check_whole, objects, run_all, simple_training, undisturbed, without_time
@@ -22,6 +23,8 @@ JOBS = ["demo-data", "label-index", "train", "evaluate", "plan", "predict", "mer
 def golden() -> Iterator[dict[str, Job]]:
     """Each job as it ran undisturbed; from then on the waits between tries are short."""
     with simple_training(), pytest.MonkeyPatch.context() as patch:
+        # films drawn in other processes would lie in other memories
+        patch.setattr(phantoms, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
         with numbered() as store:
             found = run_all(ROOT, store.operations, labelled=12, new=4)
             films, champions = f"{ROOT}/films", f"{ROOT}/registry"

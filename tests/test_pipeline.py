@@ -48,7 +48,7 @@ def test_boxes_are_the_squares_and_empty_rows_are_empty(world: World) -> None:
 def test_a_refused_image_is_named_and_not_mistaken_for_no_finding(world: World) -> None:
     assert submission_of(world.root / "submission.csv")["broken"] == ""
     refused = (world.place("predictions") / "refused.csv").read_text()
-    assert refused == "patientId,reason\nbroken,it holds no image, or ends before it does\n"
+    assert refused == 'patientId,reason\nbroken,"it holds no image, or ends before it does"\n'
     assert "1 REFUSED, their empty rows are no finding: broken (it holds no image" in world.output
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pytest
 from openvino import opset13 as ops
 
 from jobs.__main__ import main
-from lobar import evaluation, report, storage, training
+from lobar import evaluation, quantization, report, storage, training
 from tests.conftest import make_dicom, smooth_noise
 from tests.proxy import OF_BODIES, Kind
 
@@ -128,6 +129,10 @@ def simple_training() -> Iterator[None]:
         simple = ov.Model([ops.result(ops.add(scaled, mean, name="p"), name="r")], [levels], "simple")
         ov.save_model(simple, path, compress_to_fp16=False)
 
+    def to_int8(source: Path, levels: np.ndarray, target: Path) -> None:
+        for suffix in (".xml", ".bin"):
+            shutil.copy(source.with_suffix(suffix), target.with_suffix(suffix))
+
     def render(found: evaluation.Evaluation, *_: Any) -> bytes:
         return json.dumps(found.scores).encode()
 
@@ -139,6 +144,7 @@ def simple_training() -> Iterator[None]:
             lambda model, path, **_: path.write_bytes(b"as Keras writes it, but without the time"),
         )
         patch.setattr(Model, "export", export)
+        patch.setattr(quantization, "to_int8", to_int8)
         patch.setattr(report, "render", render)
         yield
 
