@@ -19,7 +19,7 @@ def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
     import nncf
     import openvino as ov
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     chosen = levels[:CALIBRATION_IMAGES, None, ..., None]
     with redirect_stdout(io.StringIO()):  # NNCF draws progress bars, in a pod too
         model = ov.Core().read_model(network)
