@@ -286,5 +286,6 @@ def test_a_pod_without_one_of_our_restrictions_is_refused(
     changed[setting] = value
     if setting == "privileged":
         changed.pop("allowPrivilegeEscalation")
-    with pytest.raises(AssertionError, match='violates PodSecurity "restricted:latest"'):
+    refused = 'violates PodSecurity "restricted:latest"|disallowed by cluster policy'
+    with pytest.raises(AssertionError, match=refused):
         _ask(pod)
