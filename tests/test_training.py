@@ -16,7 +16,6 @@ from lobar import artifacts, checkpoints, comparison, storage, training
 from lobar.artifacts import Dataset, Model
 from lobar.dataset import Exam, read_index
 from lobar.dicom import Sampling
-from lobar.errors import InputError
 from lobar.geometry import Box
 from tests.conftest import Run, make_dicom, smooth_noise
 
@@ -100,58 +99,6 @@ def test_positives_are_drawn_in_their_share_and_evenly(data: Dataset, share: flo
         times = [drawn[i] for i, exam in enumerate(train.exams) if bool(exam.boxes) == positive]
         assert sum(times) == wanted
         assert max(times) - min(times) <= 1
-
-
-SHARED = """
-import sys
-from dataclasses import replace
-import numpy as np
-import tensorflow as tf
-
-gpus = int(sys.argv[1])
-# logical CPUs stand in for GPUs, which this machine need not have
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * gpus
-)
-devices = tf.config.list_logical_devices("CPU")
-tf.config.list_logical_devices = lambda kind=None: devices
-
-from lobar import training
-from lobar.artifacts import Dataset
-from lobar.checkpoints import Checkpoints
-from lobar.dataset import read_index
-from tests.test_training import OPTIONS
-
-options = replace(OPTIONS, loss="image", epochs=3, schedule_epochs=3, batch_size=5)
-train, valid = (training.load(read_index(Dataset(sys.argv[2]), side), options, side)[0]
-                for side in ("train", "valid"))
-saved = Checkpoints(sys.argv[3])
-for epochs in (2, 3):
-    model = training.compile_network(options)
-    history = training.fit(model, train, valid, replace(options, epochs=epochs), saved)
-assert len(history) == 3 and model.distribute_strategy.num_replicas_in_sync == gpus
-np.savez(sys.argv[4], history=[row["loss"] for row in history], *model.get_weights())
-"""
-
-
-def test_a_batch_shared_by_two_gpus_trains_as_on_one_and_resumes(data: Dataset, tmp_path: Path) -> None:
-    results = []
-    for gpus in (1, 2):
-        out = tmp_path / f"{gpus}.npz"
-        # two share 4 of 5 images: the one that trains alone is given 4
-        script = SHARED.replace("batch_size=5", "batch_size=4") if gpus == 1 else SHARED
-        command = [sys.executable, "-c", script, gpus, data.url, tmp_path / f"checkpoints{gpus}", out]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        results.append(np.load(out))
-    assert "for 2 GPUs: the batch shrinks from 5 to 4" in done.stderr
-    for name in results[0].files:
-        np.testing.assert_allclose(results[0][name], results[1][name], atol=1e-5)
-
-
-def test_a_batch_that_gives_a_gpu_nothing_ends_the_training(data: Dataset) -> None:
-    with pytest.raises(InputError, match="--batch-size 2 and 28 training images for 4 GPUs"):
-        training._batch_size(replace(OPTIONS, batch_size=2), 28, 4)
 
 
 def test_history_is_over_all_images(data: Dataset) -> None:

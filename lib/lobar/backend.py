@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from lobar import artifacts, console
@@ -21,18 +20,7 @@ with console.quiet():
 
     ops.zeros(1)  # looks for devices now; its messages would come in mid-run otherwise
 
-__all__ = ["every_gpu", "keras", "layers", "load", "ops"]
-
-
-def every_gpu() -> AbstractContextManager[object]:
-    """A scope to make a network in that trains on all GPUs of this node, each with its share of every batch.
-
-    With one or none the scope changes nothing.
-    """
-    import tensorflow as tf
-
-    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
-    return tf.distribute.MirroredStrategy(gpus).scope() if len(gpus) > 1 else nullcontext()
+__all__ = ["keras", "layers", "load", "ops"]
 
 
 def load(place: Model, files: dict[str, str]) -> keras.Model:

@@ -19,12 +19,13 @@ from lobar import (
     console,
     dataset,
     drift,
+    gpus,
     losses,
     network,
     storage,
     stream,
 )
-from lobar.backend import every_gpu, keras
+from lobar.backend import keras
 from lobar.dataset import Exam
 from lobar.dicom import Sampling
 from lobar.errors import InputError
@@ -148,7 +149,7 @@ def compile_network(options: Options) -> keras.Model:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    with every_gpu():
+    with gpus.all_of_this_node():
         model = network.create(
             options.network,
             options.sampling,
@@ -165,42 +166,8 @@ def compile_network(options: Options) -> keras.Model:
         )
         # Adam makes its variables at the first step otherwise; a checkpoint has them
         model.optimizer.build(model.trainable_variables)
-    if _gpus(model) > 1:
-        _share_statistics(model)
-        # Keras builds losses and metrics from a whole batch alone
-        whole = np.zeros((1, options.image_size, options.image_size, 1), np.float32)
-        model.test_on_batch(whole, whole)
+    gpus.prepare(model)
     return model
-
-
-def _share_statistics(model: keras.Model) -> None:
-    """Normalize by the statistics of the whole batch, not by those of a GPU's share of it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _share_statistics(layer)
-        elif isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
-
-
-def _gpus(model: keras.Model) -> int:
-    return model.distribute_strategy.num_replicas_in_sync
-
-
-def _batch_size(options: Options, images: int, gpus: int) -> int:
-    """As asked for, but no more than there are images, and a multiple of the GPUs that share it.
-
-    Raises InputError where that leaves nothing.
-    """
-    size = min(options.batch_size, images)
-    size -= size % gpus
-    if size == 0:
-        raise InputError(f"--batch-size {options.batch_size} and {images} training images for {gpus} GPUs: "
-                         "each needs one image a step; give more of either, or fewer GPUs")  # fmt: skip
-    if size < options.batch_size:
-        shared = f" for {gpus} GPUs" if gpus > 1 else ""
-        log.warning("%d training images%s: the batch shrinks from %d to %d",
-                    images, shared, options.batch_size, size)  # fmt: skip
-    return size
 
 
 def fit(
@@ -210,7 +177,7 @@ def fit(
 
     Each epoch ends with a checkpoint: a stopped or killed training loses no more than the epoch it was in.
     """
-    batch_size = _batch_size(options, len(train.exams), _gpus(model))
+    batch_size = gpus.batch_size(model, options.batch_size, len(train.exams))
     history = saved.restore(model)
     if history:
         log.info("resumed after epoch %d of %d", len(history), options.epochs)
@@ -235,21 +202,13 @@ def _epoch(
     batches = draws(train, options, batch_size, epoch)
     steps = len(train.exams) // batch_size
     seen = [
-        (len(images), model.train_on_batch(_shared(model, images), _shared(model, masks), return_dict=True))
+        (
+            len(images),
+            model.train_on_batch(gpus.share(model, images), gpus.share(model, masks), return_dict=True),
+        )
         for images, masks in console.progress(batches, steps, f"epoch {epoch + 1}")
     ]
     return {"epoch": epoch + 1, "learning_rate": rate, **_means(seen)}
-
-
-def _shared(model: keras.Model, batch: np.ndarray) -> Any:
-    """Each GPU's share of a batch, the first ones to the first; the batch itself where there is one."""
-    gpus = _gpus(model)
-    if gpus == 1:
-        return batch
-    shares = np.split(batch, gpus)
-    return model.distribute_strategy.experimental_distribute_values_from_function(
-        lambda gpu: shares[gpu.replica_id_in_sync_group]
-    )
 
 
 def _check_finite(row: dict[str, float], options: Options) -> None:
