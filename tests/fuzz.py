@@ -131,7 +131,7 @@ def in_own_process(data: bytes) -> bool:
     """Whether a job would read it without a process apart."""
     try:
         return harmless(pydicom.dcmread(io.BytesIO(data)))
-    except Exception:  # it was the parser
+    except Exception:  # the parser's own, which works in the job
         return True
 
 
@@ -148,8 +148,9 @@ def main(seconds: float, seed: int) -> None:
     counts: Counter[str] = Counter()
     until = time.monotonic() + seconds
     with Workers(judged, SECONDS, DECODER_MEMORY) as workers, ThreadPoolExecutor(cpus()) as pool:
-        for thread in range(cpus()):
-            pool.submit(search, workers, until, seed + thread, counts)
+        searches = [pool.submit(search, workers, until, seed + n, counts) for n in range(cpus())]
+        for each in searches:
+            each.result()
     for outcome, count in counts.most_common():
         print(f"{count:9,}  {outcome}")  # noqa: T201
     print(f"{counts.total():9,}  files in all")  # noqa: T201

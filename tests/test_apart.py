@@ -1,5 +1,6 @@
 """A function in a process of its own: what it returns and raises comes back, and its death is survived."""
 
+import multiprocessing.spawn
 import os
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from lobar.apart import LostError, Workers
 from lobar.dicom import Refused
+from lobar.errors import OutsideError
 
 MEMORY = 64 << 20
 
@@ -71,6 +73,18 @@ def test_what_happens_to_it_is_said_and_the_next_call_works(
     with pytest.raises(LostError, match=said):
         workers(what, 3 * MEMORY)
     assert workers("double", 4) == 8
+
+
+def test_a_process_that_cannot_start_is_no_fault_of_what_it_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its interpreter ends before it has answered."""
+    monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: b"/bin/false")
+    with (
+        Workers(work, seconds=20, memory=MEMORY) as workers,
+        pytest.raises(OutsideError, match=r"a decoder's process ended at its start \(exit status 1\)"),
+    ):
+        workers("double", 4)
 
 
 def test_its_own_errors_come_back(workers: Workers[..., object]) -> None:

@@ -16,7 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from lobar.errors import OutsideError
+
 PAGE = os.sysconf("SC_PAGE_SIZE")
+START_SECONDS = 60.0
 A = ParamSpec("A")
 R = TypeVar("R")
 
@@ -30,7 +33,7 @@ class Workers(Generic[A, R]):
 
     The function is importable, its arguments and result can be pickled; `seconds` and `memory` (bytes beyond
     what the process has at its start) are what one call may take. An exception of the function is raised
-    here; LostError where it hangs, dies, or wants more memory.
+    here; LostError where it hangs, dies, or wants more memory; OutsideError where no process can be started.
     """
 
     def __init__(self, function: Callable[A, R], seconds: float, memory: int) -> None:
@@ -79,10 +82,13 @@ class _Worker:
                 raise LostError(f"takes more than {seconds:g} seconds")
             return self.pipe.recv()
         except (EOFError, OSError) as error:
-            self.process.join()
-            code = self.process.exitcode or 0
-            how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-            raise LostError(f"died ({how})") from error
+            raise LostError(f"died ({self.death()})") from error
+
+    def death(self) -> str:
+        """How the process ended, in words."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
     def end(self) -> None:
         self.process.kill()
@@ -95,9 +101,21 @@ def _start(function: Callable[..., Any], memory: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function, memory), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except OSError as error:
+        raise OutsideError(f"no process can be started for a decoder: {error}") from error
     theirs.close()
-    return _Worker(process, ours)
+    worker = _Worker(process, ours)
+    # what goes wrong until then is no file's fault
+    try:
+        ready = ours.poll(START_SECONDS) and ours.recv()
+    except (EOFError, OSError) as error:
+        raise OutsideError(f"a decoder's process ended at its start ({worker.death()})") from error
+    if not ready:
+        worker.end()
+        raise OutsideError(f"a decoder's process did not start within {START_SECONDS:g} seconds")
+    return worker
 
 
 def _serve(pipe: Connection, function: Callable[..., Any], memory: int) -> None:
@@ -109,10 +127,11 @@ def _serve(pipe: Connection, function: Callable[..., Any], memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(EOFError, OSError):
+        pipe.send(True)
         while True:
             arguments, options = pipe.recv()
             try:
                 answer: Any = function(*arguments, **options)
-            except Exception as error:
+            except Exception as error:  # raised on the other side
                 answer = error
             pipe.send(answer)

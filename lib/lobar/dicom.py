@@ -95,11 +95,13 @@ def network_input(
     with refusing("damaged DICOM"):
         dataset = _parsed(data)
         found = _checked(dataset)
-        if apart and not harmless(dataset):
-            return _decoded_apart(data, size, sampling, apart)
-        reduction = 1
-        if sampling is Sampling.AREA:
-            reduction = max(f for f in REDUCED if f == 1 or min(found.rows, found.columns) >= f * size)
+        alone = apart is not None and not harmless(dataset)
+    if apart and alone:
+        return _decoded_apart(data, size, sampling, apart)
+    reduction = 1
+    if sampling is Sampling.AREA:
+        reduction = max(f for f in REDUCED if f == 1 or min(found.rows, found.columns) >= f * size)
+    with refusing("damaged DICOM"):
         pixels = grey(dataset, found.rows, found.columns, reduction)
     if pixels.min() == pixels.max():
         raise Refused("every pixel is the same: there is no image")

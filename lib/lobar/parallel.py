@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -25,7 +25,9 @@ def cpus() -> int:
     return int(limit)
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int
+) -> Generator[R, None, None]:
     """Yield function(item) in order, from `workers` threads that take at most `ahead` items in advance."""
     pool = ThreadPoolExecutor(workers)
     try:

@@ -48,11 +48,11 @@ class Refused(ValueError):
 def refusing(what: str) -> Iterator[None]:
     """Turn whatever a damaged file makes parsers and decoders raise into a refusal.
 
-    Neither want of memory nor a told stop is the file's fault; they pass.
+    Neither want of memory, a missing decoder nor a told stop is the file's fault; they pass.
     """
     try:
         yield
-    except (Refused, MemoryError, LobarError):
+    except (Refused, MemoryError, ImportError, LobarError):
         raise
     except InvalidDicomError:
         raise Refused("not a DICOM file: the mark DICM is not where it belongs") from None

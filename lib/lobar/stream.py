@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -60,8 +61,10 @@ def decoded(
             return refusal
 
     bodies = storage.read_many(item.object for item in items if item.object.bytes <= dicom.LARGEST_FILE)
-    with Workers(dicom.network_input, DECODER_SECONDS, DECODER_MEMORY) as apart:
-        results = ordered_map(decode, bodies, workers=cpus(), ahead=8 * cpus())
+    with (
+        Workers(dicom.network_input, DECODER_SECONDS, DECODER_MEMORY) as apart,
+        closing(ordered_map(decode, bodies, workers=cpus(), ahead=8 * cpus())) as results,
+    ):
         for item in items:
             fits = item.object.bytes <= dicom.LARGEST_FILE
             result = next(results) if fits else Refused(dicom.TOO_LARGE)
