@@ -72,14 +72,19 @@ def submission(name: str) -> bytes:
     return storage.read(f"{ROOT}/predictions/{name}/submission.csv")
 
 
-def test_full_makes_the_same_submission_as_here(full: Run, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml", "-p", f"artifacts={tmp_path}"]
-    for name, value in (PARAMETERS | {"model": f"{ROOT}/models/here"}).items():
-        command += ["-p", f"{name}={value}"]
+def here(module: str, *arguments: str) -> None:
+    """Run a module in this machine, outside the cluster."""
     # as many threads for training as the pod's limit says: sums depend on their number
     environment = {**os.environ, "LOBAR_CPUS": CPUS}
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_full_makes_the_same_submission_as_here(full: Run, tmp_path: Path) -> None:
+    parameters = PARAMETERS | {"model": f"{ROOT}/models/here", "artifacts": str(tmp_path)}
+    given = (word for name, value in parameters.items() for word in ("-p", f"{name}={value}"))
+    here("lobar.workflow", "workflows/full.yaml", *given)
     assert submission(full.name) == (tmp_path / "submission.csv").read_bytes()
     assert submission(full.name).count(b"\n") == 22
 
@@ -175,9 +180,10 @@ def test_a_wrong_input_is_not_tried_again_and_tells_why(full: Run) -> None:
     assert "-> the input is wrong" in storage.read(f"{ROOT}/{page}").decode()
 
 
-def test_training_goes_on_where_its_pod_was_taken_away(full: Run) -> None:
+def test_training_goes_on_where_its_pod_was_taken_away(cluster: None) -> None:
     """As when a node is drained or preempted: the pod is told to stop first."""
-    run = submit(WORKFLOWS / "retrain.yaml", TRAINING | {"registry": f"{ROOT}/other-registry"})
+    long = {"epochs": "120", "registry": f"{ROOT}/other-registry"}  # half a minute to take the pod away in
+    run = submit(WORKFLOWS / "retrain.yaml", TRAINING | long)
     model = f"{ROOT}/models/{run.name}"
     until("the first epoch", lambda: any("checkpoints" in item.url for item in storage.list_objects(model)))
     kubectl("delete", "pod", run.running("train")["metadata"]["name"], "--wait=false")
@@ -188,10 +194,9 @@ def test_training_goes_on_where_its_pod_was_taken_away(full: Run) -> None:
     assert second["phase"] == "Succeeded"
     log = next(each["s3"]["key"] for each in second["outputs"]["artifacts"] if each["name"] == "main-logs")
     assert "resumed after epoch" in storage.read(f"{ROOT}/{log}").decode()
-    files = [
-        json.loads(storage.read(f"{ROOT}/models/{name}/training.json"))["files"]
-        for name in (run.name, full.name)
-    ]
+    undisturbed = f"{ROOT}/models/undisturbed"
+    here("jobs", *run.arguments["train"], f"--out={undisturbed}")
+    files = [json.loads(storage.read(f"{each}/training.json"))["files"] for each in (model, undisturbed)]
     assert files[0]["openvino.bin"] == files[1]["openvino.bin"]
 
 
