@@ -66,7 +66,7 @@ check: install ## format, lint, types, the direction of imports, the Dockerfile
 
 # Containers: podman or docker, whichever is there; VERSION is lobar's own
 ENGINE ?= $(firstword $(notdir $(shell command -v podman docker)))
-VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/lobar/__init__.py)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/lobar/core/version.py)
 BUILD = $(or $(ENGINE),$(error images need podman or docker)) build $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_OPTIONS)
 
 images: ## the container images lobar and lobar-train; CUDA=1 for GPU nodes, BASE=another Python image

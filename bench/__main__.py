@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from bench import prediction, scale, storage, table
-from lobar import console
+from lobar.core import console
 
 DOCUMENT = Path("docs/bench.md")
 HEAD = """# Measured
@@ -39,4 +39,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    console.leave(0)
+    console.exit_process(0)

@@ -12,10 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lobar import challenge, console, detect
-from lobar.geometry import Box
-from lobar.labels import read_labels
-from lobar.parallel import cpus, ordered_map
+from lobar.core import console
+from lobar.core.boxes import Box
+from lobar.core.concurrency import cpus, ordered_map
+from lobar.data.labels import read_labels
+from lobar.evaluation import rsna_metric
+from lobar.inference import postprocess
+from lobar.inference.release import NOTEBOOK
 
 SIDE = 1024  # pixels of the images that the boxes are drawn on
 SIZE = 256  # of the network's map
@@ -40,8 +43,8 @@ def score(boxes: Sequence[Box], head: Head) -> float:
         truth[box.y : box.y + box.height, box.x : box.x + box.width] = 1
     covered = cv2.resize(truth, (head.cells, head.cells), interpolation=cv2.INTER_AREA)
     way = cv2.INTER_LINEAR if head.smooth else cv2.INTER_NEAREST
-    found = detect.detect(cv2.resize(covered, (SIZE, SIZE), interpolation=way), SIDE, SIDE, detect.NOTEBOOK)
-    value = challenge.image_score(boxes, found)
+    found = postprocess.detect(cv2.resize(covered, (SIZE, SIZE), interpolation=way), SIDE, SIDE, NOTEBOOK)
+    value = rsna_metric.image_score(boxes, found)
     assert value is not None  # there is truth
     return value
 
@@ -60,4 +63,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: make bench-ceiling LABELS=table.csv")
     main(Path(sys.argv[1]))
-    console.leave(0)
+    console.exit_process(0)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from jobs.__main__ import main
-from lobar import console
+from lobar.core import console
 
 
 def megabytes() -> int:
@@ -18,4 +18,4 @@ def megabytes() -> int:
 if __name__ == "__main__":
     status = main(sys.argv[1:])
     print(megabytes())
-    console.leave(status)
+    console.exit_process(status)

@@ -14,10 +14,16 @@ import numpy as np
 from bench import notebook, quality
 from bench.table import ROUNDS, Row, compared, median_seconds
 from jobs import __main__ as jobs
-from lobar import artifacts, dataset, detect, dicom, engines, plan, prediction, storage, submission, training
-from lobar.dicom import Sampling
-from lobar.engines import OpenVino
-from lobar.parallel import cpus
+from lobar.core.concurrency import cpus
+from lobar.data.index import read_index
+from lobar.imaging import dicom
+from lobar.imaging.sampling import Sampling
+from lobar.inference import engines, plan, postprocess, shard, submission
+from lobar.inference.engines import OpenVino
+from lobar.inference.release import NOTEBOOK
+from lobar.storage import objects, records
+from lobar.storage.layout import Dataset, Model, Prediction
+from lobar.training import sampler
 
 IMAGES = 100
 SIZE = 256
@@ -33,9 +39,9 @@ class Bench:
     """Generated films, the notebook's network with one set of weights, as both of them want it, and ours."""
 
     folder: Path
-    model: artifacts.Model
+    model: Model
     network: keras.Model
-    ours: artifacts.Model
+    ours: Model
 
     @property
     def paths(self) -> list[Path]:
@@ -44,7 +50,7 @@ class Bench:
 
 def prepare(folder: Path) -> Bench:
     """Demo data, and networks of the notebook's size and of `make run`'s, each trained for one epoch."""
-    root, model = storage.absolute(str(folder)), f"{folder}/model"
+    root, model = objects.absolute(str(folder)), f"{folder}/model"
     _job("demo-data", f"--out={folder}/data", "--train=80", f"--test={IMAGES}", "--prevalence=0.5")
     data = f"{folder}/data"
     _job(
@@ -55,21 +61,21 @@ def prepare(folder: Path) -> Bench:
     for place, size in ((model, ()), (f"{folder}/ours", small)):
         _job("train", f"--dataset={folder}/dataset", f"--out={place}", "--epochs=1", "--batch-size=16", *size)
         _job("evaluate", f"--model={place}", f"--dataset={folder}/dataset")
-    _offer_all(artifacts.Model(f"{root}/model"))
+    _offer_all(Model(f"{root}/model"))
     network = notebook.create_network(SIZE, 32)
     network.set_weights(keras.saving.load_model(f"{model}/model.keras", compile=False).get_weights())
-    return Bench(folder, artifacts.Model(f"{root}/model"), network, artifacts.Model(f"{root}/ours"))
+    return Bench(folder, Model(f"{root}/model"), network, Model(f"{root}/ours"))
 
 
-def _offer_all(model: artifacts.Model) -> None:
+def _offer_all(model: Model) -> None:
     """Let the release offer whatever this CPU computes in: speed is measured here, not what it costs."""
-    release = artifacts.read_record(model.release, "evaluate")
+    release = records.read_record(model.release, "evaluate")
     exact = release["precisions"]["float32"]
     release["precisions"] = {
         name: exact | {"cpu_features": [] if name == "float32" else engines.cpu_features()}
         for name in engines.possible_precisions()
     }
-    artifacts.write_json(model.release, release)
+    records.write_json(model.release, release)
 
 
 def _job(*arguments: str) -> None:
@@ -121,7 +127,7 @@ def _network(bench: Bench, levels: np.ndarray) -> Iterator[Row]:
 
 
 def _open(bench: Bench, precision: str) -> OpenVino:
-    files = artifacts.read_record(bench.model.release, "evaluate")["files"]
+    files = records.read_record(bench.model.release, "evaluate")["files"]
     engine = OpenVino(bench.model, files, precision)
     list(engine.maps([(None, np.zeros((1, SIZE, SIZE), np.uint8))]))
     return engine
@@ -139,7 +145,7 @@ def _boxes() -> Row:
     maps = cells.repeat(16, 1).repeat(16, 2)
     seconds = median_seconds(
         notebook=lambda: [notebook.prediction_string(each[..., None]) for each in maps],
-        lobar=lambda: [detect.detect(each, 1024, 1024, detect.NOTEBOOK) for each in maps],
+        lobar=lambda: [postprocess.detect(each, 1024, 1024, NOTEBOOK) for each in maps],
     )
     return compared("map to boxes, one core", len(maps), seconds["notebook"], seconds["lobar"], "×40")
 
@@ -148,11 +154,11 @@ def _whole(bench: Bench) -> Iterator[Row]:
     """A shard from the folder to its committed table, against the notebook's loop and its CSV."""
     numbers = iter(range(1000))
 
-    def ours(model: artifacts.Model, precision: str) -> None:
-        place = artifacts.Prediction(storage.absolute(f"{bench.folder}/prediction-{next(numbers)}"))
+    def ours(model: Model, precision: str) -> None:
+        place = Prediction(objects.absolute(f"{bench.folder}/prediction-{next(numbers)}"))
         images = f"{bench.folder}/data/test_images"
         plan.make(images, model, 1, place, "cpu", precision, "notebook")
-        prediction.run(place, 0, 0)
+        shard.run(place, 0, 0)
 
     def notebooks() -> None:
         rows = notebook.predict(bench.network, bench.paths)
@@ -178,11 +184,13 @@ def _whole(bench: Bench) -> Iterator[Row]:
 
 def _draws(bench: Bench) -> Row:
     """How fast training's batches come from the array of decoded images, with their masks."""
-    exams = dataset.read_index(artifacts.Dataset(storage.absolute(f"{bench.folder}/dataset")), "train") * 20
+    exams = read_index(Dataset(objects.absolute(f"{bench.folder}/dataset")), "train") * 20
     images = np.random.default_rng(0).integers(0, 256, (len(exams), SIZE, SIZE), np.uint8)
-    side = training.Side(exams, images)
+    side = sampler.Split(exams, images)
     options = quality.NOTEBOOK
-    seconds = median_seconds(draws=lambda: sum(len(each) for each, _ in training.draws(side, options, 32, 0)))
+    seconds = median_seconds(
+        draws=lambda: sum(len(each) for each, _ in sampler.batches(side, options, 32, 0))
+    )
     return Row("images/s drawn for training, with their masks", "", f"{len(exams) / seconds['draws']:.0f}")
 
 

@@ -15,10 +15,16 @@ import numpy as np
 
 from bench import table
 from jobs.__main__ import main as job
-from lobar import artifacts, console, dataset, detect, training, tuning
-from lobar.dataset import Exam
-from lobar.dicom import Sampling
-from lobar.training import Options, Side
+from lobar.core import console
+from lobar.data.index import Exam, read_index
+from lobar.evaluation import bootstrap, operating_point
+from lobar.evaluation.bootstrap import interval
+from lobar.imaging.sampling import Sampling
+from lobar.inference.release import NOTEBOOK
+from lobar.storage.layout import Dataset
+from lobar.training import sampler, trainer
+from lobar.training.recipe import Options
+from lobar.training.sampler import Split
 
 DOCUMENT = Path("docs/quality.md")
 SEEDS = (0, 1, 2)
@@ -58,16 +64,14 @@ class Trained:
     tuned: list[float | None]
 
 
-def train_and_score(data: artifacts.Dataset, options: Options, seconds: float, image_steps: int) -> Trained:
+def train_and_score(data: Dataset, options: Options, seconds: float, image_steps: int) -> Trained:
     """Train until either is used up, or to the last epoch of ours, and score the validation images."""
-    train, valid = (
-        training.load(dataset.read_index(data, side), options, side)[0] for side in ("train", "valid")
-    )
-    model = training.compile_network(options)
+    train, valid = (sampler.load(read_index(data, side), options, side)[0] for side in ("train", "valid"))
+    model = trainer.compile_network(options)
     started, steps = time.monotonic(), 0
     for epoch in itertools.count():
-        model.optimizer.learning_rate = training.cosine(epoch, options.schedule_epochs, options.learning_rate)
-        for images, masks in training.draws(train, options, options.batch_size, epoch):
+        model.optimizer.learning_rate = trainer.cosine(epoch, options.schedule_epochs, options.learning_rate)
+        for images, masks in sampler.batches(train, options, options.batch_size, epoch):
             model.train_on_batch(images, masks)
             steps += len(images)
             if steps >= image_steps or time.monotonic() - started >= seconds:
@@ -76,20 +80,20 @@ def train_and_score(data: artifacts.Dataset, options: Options, seconds: float, i
     raise AssertionError("epochs have no end")
 
 
-def _scores(model: Any, valid: Side) -> tuple[list[float | None], list[float | None]]:
+def _scores(model: Any, valid: Split) -> tuple[list[float | None], list[float | None]]:
     starts = range(0, len(valid.exams), 16)
     maps = np.concatenate([model.predict_on_batch(valid.images[at : at + 16, ..., None]) for at in starts])
-    images = [tuning.score_map(exam, found) for exam, found in zip(valid.exams, maps[..., 0], strict=True)]
-    theirs = tuning.scores(valid.exams, lambda i: images[i].boxes(detect.NOTEBOOK))
-    return theirs, tuning.tune(images).scores
+    images = [
+        operating_point.score_map(exam, found) for exam, found in zip(valid.exams, maps[..., 0], strict=True)
+    ]
+    theirs = operating_point.scores(valid.exams, lambda i: images[i].boxes(NOTEBOOK))
+    return theirs, operating_point.tune(images).scores
 
 
 def row(exams: list[Exam], seed: int, theirs: Trained, ours: Trained) -> str:
     """A line of a table: each system's metric and cost, and by how much ours is ahead."""
-    metrics = (
-        tuning.interval(exams, scores).metric or 0 for scores in (theirs.notebook, theirs.tuned, ours.tuned)
-    )
-    gain = tuning.gain(exams, ours.tuned, theirs.notebook)
+    metrics = (interval(exams, scores).metric or 0 for scores in (theirs.notebook, theirs.tuned, ours.tuned))
+    gain = bootstrap.gain(exams, ours.tuned, theirs.notebook)
     cost = " | ".join(f"{each.seconds:.0f} s, {each.image_steps:,}" for each in (theirs, ours))
     shown = " | ".join(f"{metric:.3f}" for metric in metrics)
     assert None not in (gain.metric, gain.low, gain.high)
@@ -103,9 +107,9 @@ def main() -> None:
         labels = [f"--labels={folder}/data/train_labels.csv", f"--groups={folder}/data/train_groups.csv"]
         images = [f"--images={folder}/data/train_images", f"--out={folder}/set", "--valid-fraction=0.22"]
         job(["label-index", *labels, *images])
-        data = artifacts.Dataset(f"file://{folder}/set")
-        exams = dataset.read_index(data, "valid")
-        count = len(dataset.read_index(data, "train"))
+        data = Dataset(f"file://{folder}/set")
+        exams = read_index(data, "valid")
+        count = len(read_index(data, "train"))
         for seed in SEEDS:
             options = replace(OURS, seed=seed)
             whole = options.epochs * (count // options.batch_size) * options.batch_size
@@ -124,4 +128,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    console.leave(0)
+    console.exit_process(0)

@@ -10,9 +10,11 @@ import numpy as np
 from bench import prediction as predicting
 from bench.prediction import Bench
 from bench.table import Row
-from lobar import artifacts, plan, prediction, storage, submission
-from lobar.artifacts import Prediction
-from lobar.listing import Image, order_key
+from lobar.data.listing import Image, order_key
+from lobar.inference import plan, submission
+from lobar.inference import shard as shard_module
+from lobar.storage import objects, records
+from lobar.storage.layout import Prediction
 
 SHARD_IMAGES = 1000
 SMALL_SHARDS = 5000
@@ -23,7 +25,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     """A million rows merged, and five thousand shards run with a stub in the network's place."""
     peaks = {}
     for shards in (10, 1000):
-        place = Prediction(storage.absolute(f"{bench.folder}/merge-{shards}"))
+        place = Prediction(objects.absolute(f"{bench.folder}/merge-{shards}"))
         count = shards * SHARD_IMAGES
         seconds = _planned(bench, place, count, shards)
         yield Row(f"plan of {count:,} listed images in {shards} shards", "", f"{seconds:.1f} s")
@@ -37,9 +39,9 @@ def rows(bench: Bench) -> Iterator[Row]:
 def _planned(bench: Bench, place: Prediction, count: int, shards: int) -> float:
     """Plan images that are only listed: seconds for everything but the listing and reading a sample."""
     ids = sorted((f"{number:08d}" for number in range(count)), key=order_key)
-    listed = [Image(name, storage.Object(f"s3://none/{name}.dcm", 130_000, "0" * 32)) for name in ids]
-    listing = mock.patch("lobar.listing.list_images", return_value=(listed, []))
-    with listing, mock.patch("lobar.drift.from_profile", return_value=[]):
+    listed = [Image(name, objects.Object(f"s3://none/{name}.dcm", 130_000, "0" * 32)) for name in ids]
+    listing = mock.patch("lobar.data.listing.list_images", return_value=(listed, []))
+    with listing, mock.patch("lobar.data.drift.from_profile", return_value=[]):
         started = time.perf_counter()
         plan.make("s3://none", bench.model, shards, place, "cpu", "float32", "notebook")
         return time.perf_counter() - started
@@ -53,11 +55,11 @@ def _finish(made: plan.Plan) -> None:
             for number, image in enumerate(made.images(shard))
         ]
         table = submission.to_csv(submission.HEADER, found)
-        written = artifacts.sha256(table)
-        storage.publish(made.place.shard_table(written), table)
+        written = records.sha256(table)
+        objects.publish(made.place.shard_table(written), table)
         record = made.place.shard_record(shard)
         inputs = {"plan": made.digest, "shard": shard}
-        artifacts.commit(record, inputs, table=written, rows=len(found), with_boxes=0, refused=[])
+        records.commit(record, inputs, table=written, rows=len(found), with_boxes=0, rejected=[])
 
 
 class Stub:
@@ -78,14 +80,14 @@ def _small_shards(bench: Bench) -> Iterator[Row]:
     images.mkdir()
     for number in range(SMALL_IMAGES):
         (images / f"{number:05d}.dcm").hardlink_to(bench.paths[number % len(bench.paths)])
-    place = Prediction(storage.absolute(f"{bench.folder}/small"))
+    place = Prediction(objects.absolute(f"{bench.folder}/small"))
     started = time.perf_counter()
     plan.make(str(images), bench.model, SMALL_SHARDS, place, "cpu", "float32", "notebook")
     planned = time.perf_counter() - started
-    with mock.patch.dict("lobar.prediction.__dict__", {"ENGINE_OF_DEVICE": {"cpu": Stub}}):
+    with mock.patch.dict("lobar.inference.shard.__dict__", {"ENGINE_OF_DEVICE": {"cpu": Stub}}):
         started = time.perf_counter()
         for shard in range(SMALL_SHARDS):
-            prediction.run(place, shard, 0)
+            shard_module.run(place, shard, 0)
         taken = time.perf_counter() - started
     seconds, megabytes = predicting.run("merge-submission", f"--prediction={place.url}")
     what = f"{SMALL_SHARDS} shards of {SMALL_IMAGES // SMALL_SHARDS} images"

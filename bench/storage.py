@@ -18,8 +18,9 @@ import fsspec
 from bench import peak
 from bench.table import Row, median_seconds
 from dev import servers
-from lobar import console, drivers, storage
-from lobar.parallel import in_order
+from lobar.core import console
+from lobar.core.concurrency import in_order
+from lobar.storage import filesystem, objects
 
 OBJECTS = 1500
 OBJECT_BYTES = 130_000
@@ -34,8 +35,10 @@ def rows() -> Iterator[Row]:
         servers.make_bucket(server)
         os.environ.update(server.environment)
         body = os.urandom(OBJECT_BYTES)
-        names = (storage.join(ROOT, f"{i:05d}") for i in range(OBJECTS))
-        list(in_order(lambda url: drivers.start(drivers.place_of(url).ask("pipe_file", body)), names, 32))
+        names = (objects.join(ROOT, f"{i:05d}") for i in range(OBJECTS))
+        list(
+            in_order(lambda url: filesystem.start(filesystem.place_of(url).ask("pipe_file", body)), names, 32)
+        )
         yield from _compare("loopback", server.endpoint, {"fs.cat": "×2.5"})
         with latency(server.endpoint) as slower:
             yield from _compare(f"{LATENCY_MS} ms latency", slower, {"one by one": "×20"})
@@ -47,13 +50,13 @@ def rows() -> Iterator[Row]:
 def _compare(what: str, endpoint: str, wanted: dict[str, str]) -> Iterator[Row]:
     """Two rows: lobar's reading beside each other way, all in turn."""
     os.environ["AWS_ENDPOINT_URL"] = endpoint
-    drivers._filesystem.cache_clear()
-    items = storage.list_objects(ROOT)
+    filesystem._filesystem.cache_clear()
+    items = objects.list_objects(ROOT)
     urls = [item.url for item in items]
     plain = fsspec.filesystem("s3", skip_instance_cache=True)
     single = fsspec.filesystem("s3", skip_instance_cache=True, max_concurrency=1)
     ways: dict[str, Callable[[], int]] = {
-        "lobar": lambda: sum(len(body) == OBJECT_BYTES for _, body in storage.read_many(items)),
+        "lobar": lambda: sum(len(body) == OBJECT_BYTES for _, body in objects.read_many(items)),
         "fs.cat": lambda: len(plain.cat(urls)),
         "one by one": lambda: len([single.cat_file(url) for url in urls[:ONE_BY_ONE]]),
     }
@@ -90,12 +93,12 @@ def peak_megabytes(endpoint: str, times: int) -> int:
 
 
 def read_all(times: int) -> int:
-    items = storage.list_objects(ROOT) * times
-    assert sum(len(body) for _, body in storage.read_many(items)) == len(items) * OBJECT_BYTES
+    items = objects.list_objects(ROOT) * times
+    assert sum(len(body) for _, body in objects.read_many(items)) == len(items) * OBJECT_BYTES
     return peak.megabytes()
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--peak"]:
         print(read_all(int(sys.argv[2])))
-        console.leave(0)
+        console.exit_process(0)

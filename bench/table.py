@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from lobar import engines
-from lobar.parallel import cpus
+from lobar.core.concurrency import cpus
+from lobar.inference import engines
 
 ROUNDS = 5
 FORM = "{:58}{:>15}{:>15}{:>9}{:>9}"

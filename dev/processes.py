@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import IO
 
-from lobar import console
-from lobar.errors import InputError, OutsideError
+from lobar.core import console
+from lobar.core.errors import InputError, OutsideError
 
 COMMAND_GRACE_SECONDS = 40.0  # a workflow's runner gives its steps 30
 LOOK_EVERY_SECONDS = 0.05
@@ -35,7 +35,7 @@ class Stop:
     def check(self) -> None:
         """Raise OutsideError if one came."""
         if self.signum:
-            raise OutsideError(console.told(self.signum))
+            raise OutsideError(console.interrupted(self.signum))
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
 from dev import processes
-from lobar import console
-from lobar.errors import InputError, OutsideError
+from lobar.core import console
+from lobar.core.errors import InputError, OutsideError
 
 Kind = Literal["s3", "minio"]
 BUCKET = "lobar"
@@ -203,7 +203,7 @@ def _await(server: Server, log: Path) -> None:
 
 
 def _wait(server: Server, stop: processes.Stop) -> None:
-    """Say how to use the server, and wait to be told to stop."""
+    """Say how to use the server, and wait to be interrupted."""
     print(f"{server.kind} server with the bucket {BUCKET}; Ctrl-C ends it. In a browser: {server.console}")
     print("In another shell:")
     print("\n".join(f"  export {name}={value}" for name, value in server.environment.items()), flush=True)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from lobar import console
+from lobar.core import console
 
 JOBS = {
     "demo-data": "make a chest-like data set in RSNA's shape",
@@ -43,5 +43,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    console.leave_when_told()
-    console.leave(main(sys.argv[1:]))
+    console.exit_on_signal()
+    console.exit_process(main(sys.argv[1:]))

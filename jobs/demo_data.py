@@ -13,7 +13,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="another seed makes other images")] = 0,
 ) -> None:
     """Make a chest-like data set in RSNA's shape: drawings, for trials and tests, of no medical worth."""
-    from lobar import phantoms
+    from lobar.synthetic import phantoms
 
     options = phantoms.Options(train=train, test=test, prevalence=prevalence, seed=seed)
     print(phantoms.make(out, options))

@@ -13,35 +13,38 @@ def main(
 ) -> None:
     import json
 
-    from lobar import artifacts, evaluation, storage
-    from lobar import report as reporting
-    from lobar.tuning import Interval
+    from lobar.evaluation import evaluate
+    from lobar.evaluation.bootstrap import Interval
+    from lobar.evaluation.report import figures as figures_module
+    from lobar.evaluation.report import page as reporting
+    from lobar.storage import objects, records
+    from lobar.storage.layout import Dataset, Model
 
-    place = artifacts.Model(storage.absolute(model))
-    data = artifacts.Dataset(storage.absolute(dataset))
-    inputs = evaluation.inputs_of(place, data)
+    place = Model(objects.absolute(model))
+    data = Dataset(objects.absolute(dataset))
+    inputs = evaluate.inputs_of(place, data)
     advice = "a model is released once; train another one for other data"
-    if artifacts.already(place.release, inputs, "evaluate", advice):
-        record = artifacts.read_record(place.evaluation, "evaluate")
+    if records.already(place.release, inputs, "evaluate", advice):
+        record = records.read_record(place.evaluation, "evaluate")
     else:
-        found = evaluation.score(place, data)
-        training = artifacts.read_record(place.training, "train")
+        found = evaluate.score(place, data)
+        training = records.read_record(place.training, "train")
         page = reporting.render(
-            found, storage.read(place.history), training, json.loads(storage.read(data.summary))
+            found, objects.read(place.history), training, json.loads(objects.read(data.summary))
         )
-        storage.publish(place.report, page)
-        record = evaluation.release(place, data, found)
+        objects.publish(place.report, page)
+        record = evaluate.release(place, data, found)
     if report:
-        storage.publish(report, storage.read(place.report))
+        objects.publish(report, objects.read(place.report))
     print(f"challenge metric on {record['images']} validation images, {record['positive']} positive"
           " (95 % interval over people):")  # fmt: skip
     systems = {name: Interval(**value) for name, value in record["systems"].items()}
-    artifacts.write_figures(figures, {"challenge-metric": systems["tuned"].metric})
-    for name, title in reporting.SYSTEMS.items():
+    records.write_figures(figures, {"challenge-metric": systems["tuned"].metric})
+    for name, title in figures_module.SYSTEMS.items():
         print(f"  {title:42}{reporting.interval(systems[name])}")
-    print(f"  {evaluation.verdict(systems)}")
+    print(f"  {evaluate.verdict(systems)}")
     for name, trial in record["precisions"].items():
         if name != "float32":
             said = "offered" if trial["offered"] else "not offered"
             print(f"  {name}: {reporting.difference(Interval(**trial['gain']))} against float32, {said}")
-    print(f"report: {storage.absolute(report) if report else place.report}")
+    print(f"report: {objects.absolute(report) if report else place.report}")

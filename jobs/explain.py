@@ -10,12 +10,15 @@ def main(
     patient_id: Annotated[str, typer.Option(help="whose row")],
     replay: Annotated[bool, typer.Option("--replay", help="compute the row again and compare")] = False,
 ) -> None:
-    from lobar import artifacts, code_version, lineage, storage
-    from lobar.errors import InputError
+    from lobar.core.errors import InputError
+    from lobar.core.version import code_version
+    from lobar.inference import lineage
+    from lobar.storage import objects
+    from lobar.storage.layout import Prediction
 
-    found = lineage.trace(artifacts.Prediction(storage.absolute(prediction)), patient_id)
+    found = lineage.trace(Prediction(objects.absolute(prediction)), patient_id)
     made, image, training = found.plan.inputs, found.image.object, found.training["inputs"]
-    print(f"{patient_id}: {_row(found.row, found.refused)}")
+    print(f"{patient_id}: {_row(found.row, found.rejected)}")
     print(f"  image: {image.url}, {image.bytes} bytes, etag {image.etag}")
     try:
         print(f"    unchanged since the plan, SHA-256 {lineage.image_sha256(found)}")
@@ -36,16 +39,16 @@ def main(
     )
     print(f"    images: {found.dataset['inputs']['images']}")
     if replay:
-        row, refused = lineage.replay(found)
-        same = (row, refused) == (found.row, found.refused)
-        print(f"replayed by lobar {code_version()}: {'the same row' if same else _row(row, refused)}")
+        row, rejected = lineage.replay(found)
+        same = (row, rejected) == (found.row, found.rejected)
+        print(f"replayed by lobar {code_version()}: {'the same row' if same else _row(row, rejected)}")
         if not same:
-            was = _row(found.row, found.refused)
+            was = _row(found.row, found.rejected)
             raise InputError(f"{patient_id}: the row is another one, it was {was}; compare code and model")
 
 
-def _row(row: str, refused: str | None) -> str:
-    return f"refused: {refused}" if refused else row.strip() or "no box"
+def _row(row: str, rejected: str | None) -> str:
+    return f"rejected: {rejected}" if rejected else row.strip() or "no box"
 
 
 def _options(options: dict[str, object]) -> str:

@@ -25,12 +25,15 @@ def main(
     precision: Annotated[str, typer.Option(help="of the network's arithmetic, or auto")] = "auto",
     operating_point: Annotated[Point, typer.Option(help="how maps become boxes")] = Point.tuned,
 ) -> None:
-    from lobar import artifacts, plan, registry, storage
+    from lobar.evaluation import registry
+    from lobar.inference import plan
+    from lobar.storage import objects
+    from lobar.storage.layout import Model, Prediction, Registry
 
-    place = artifacts.Prediction(storage.absolute(out))
-    released = artifacts.Model(storage.absolute(model))
-    if not storage.exists(released.release):
-        released = registry.champion(artifacts.Registry(released.url))
+    place = Prediction(objects.absolute(out))
+    released = Model(objects.absolute(model))
+    if not objects.exists(released.release):
+        released = registry.champion(Registry(released.url))
     made, others = plan.make(images, released, shards, place, device.value, precision, operating_point.value)
     print(f"plan: {place.url}")
     how = f"{made.inputs['precision']} on the {made.inputs['device']}"

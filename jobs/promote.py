@@ -18,19 +18,21 @@ def main(
     report: Annotated[str, typer.Option(help="put the decision there as a page to read")] = "",
     figures: Annotated[str, typer.Option(help="put 1 (promoted) or 0 as a number into this folder")] = "",
 ) -> None:
-    from lobar import artifacts, decision, storage
-    from lobar import registry as champions
-    from lobar.errors import InputError
+    from lobar.core.errors import InputError
+    from lobar.evaluation import registry as champions
+    from lobar.evaluation.report import decision
+    from lobar.storage import objects, records
+    from lobar.storage.layout import Dataset, Model, Registry
 
     if (challenger or dataset or report) if rollback else not (challenger and dataset):
         raise InputError("promote wants either --rollback alone, or --challenger and --dataset")
-    place = artifacts.Registry(storage.absolute(registry))
+    place = Registry(objects.absolute(registry))
     if rollback:
         entry = champions.roll_back(place)
     else:
-        model = artifacts.Model(storage.absolute(challenger))
-        entry = champions.promote(place, model, artifacts.Dataset(storage.absolute(dataset)), min_gain)
-    artifacts.write_figures(figures, {"promoted": int(entry.promoted)})
+        model = Model(objects.absolute(challenger))
+        entry = champions.promote(place, model, Dataset(objects.absolute(dataset)), min_gain)
+    records.write_figures(figures, {"promoted": int(entry.promoted)})
     print(f"champion: {entry.champion['model'] if entry.champion else 'none yet'}")
     print(
         f"  {'promoted' if entry.promoted else 'rolled back' if entry.rolled_back else 'kept'}: {entry.why}"
@@ -39,6 +41,6 @@ def main(
         left_out = entry.comparison["left_out"]
         print(f"  {left_out} validation images left out: known to one of the models, or not readable")
     if report:
-        storage.publish(report, decision.render(entry))
-        print(f"report: {storage.absolute(report)}")
+        objects.publish(report, decision.render(entry))
+        print(f"report: {objects.absolute(report)}")
     print(f"record: {place.record(entry.number)}")

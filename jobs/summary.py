@@ -22,14 +22,16 @@ def main(
     prediction: Annotated[str, typer.Option(help="the prediction it made")] = "",
     registry: Annotated[str, typer.Option(help="the registry it wrote to")] = "",
 ) -> None:
-    from lobar import artifacts, storage, summary
+    from lobar.evaluation.report import summary
+    from lobar.storage import objects
+    from lobar.storage.layout import Model, Prediction, Registry
 
     lines = summary.ended(workflow, status.value, seconds, failures)
     print("\n".join(lines), flush=True)  # the store that failed the workflow may fail what follows too
     left = summary.left(
-        artifacts.Model(storage.absolute(model)) if model else None,
-        artifacts.Prediction(storage.absolute(prediction)) if prediction else None,
-        artifacts.Registry(storage.absolute(registry)) if registry else None,
+        Model(objects.absolute(model)) if model else None,
+        Prediction(objects.absolute(prediction)) if prediction else None,
+        Registry(objects.absolute(registry)) if registry else None,
     )
     print("\n".join(left))
-    storage.publish(out, ("\n".join([*lines, *left]) + "\n").encode())
+    objects.publish(out, ("\n".join([*lines, *left]) + "\n").encode())

@@ -45,11 +45,14 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="of weights, order and flips")] = 0,
     init: Annotated[str, typer.Option(help="begin with the weights of this model")] = "",
 ) -> None:
-    from lobar import artifacts, dicom, storage, training
+    from lobar.storage import objects
+    from lobar.storage.layout import Dataset, Model
+    from lobar.training import trainer
+    from lobar.training.recipe import Options
 
-    options = training.Options(
+    options = Options(
         network=network,
-        sampling=dicom.Sampling(sampling),
+        sampling=Sampling(sampling),
         image_size=image_size,
         channels=channels,
         blocks=blocks,
@@ -62,11 +65,11 @@ def main(
         positives=positives,
         precision=precision.value,
         seed=seed,
-        init=storage.absolute(init) if init else "",
+        init=objects.absolute(init) if init else "",
     )
-    model = artifacts.Model(storage.absolute(out))
-    record = training.run(artifacts.Dataset(storage.absolute(dataset)), model, options)
+    model = Model(objects.absolute(out))
+    record = trainer.run(Dataset(objects.absolute(dataset)), model, options)
     print(f"model: {model.url}\n  {record['parameters']:,} parameters, {epochs} epochs")
-    if record["refused"]:
-        named = ", ".join(list(record["refused"])[:3])
-        print(f"  {len(record['refused'])} images left out: {named}; all in {model.training}")
+    if record["rejected"]:
+        named = ", ".join(list(record["rejected"])[:3])
+        print(f"  {len(record['rejected'])} images left out: {named}; all in {model.training}")

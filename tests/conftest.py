@@ -18,8 +18,8 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBa
 
 from dev import servers
 from jobs.__main__ import main
-from lobar import workflow, workflow_steps
-from tests.stubs import Bench
+from lobar.workflow import runner, steps
+from tests.support.stubs import Bench
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -106,7 +106,7 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(workflow, "BACKOFF_SECONDS", (0.01,) * workflow_steps.RETRY_LIMIT)
+    monkeypatch.setattr(runner, "BACKOFF_SECONDS", (0.01,) * steps.RETRY_LIMIT)
     return Bench(tmp_path)
 
 
@@ -133,7 +133,7 @@ class World:
 SQUARE = 24
 WORKFLOW = [
     "image-size=64", "channels=4", "blocks=1", "depth=2", "epochs=12", "batch-size=8", "learning-rate=0.01",
-    "shards=3", "valid-fraction=0.3", "max-refused-new=0.2",
+    "shards=3", "valid-fraction=0.3", "max-rejected-new=0.2",
 ]  # fmt: skip
 
 

@@ -14,8 +14,9 @@ import typer
 
 from dev.cluster import control_plane, node
 from dev.cluster.machine import INSIDE, Machine, in_own_namespaces
-from lobar import __version__, console
-from lobar.errors import InputError
+from lobar.core import console
+from lobar.core.errors import InputError
+from lobar.core.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"

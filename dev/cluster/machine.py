@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lobar.errors import OutsideError
+from lobar.core.errors import OutsideError
 
 HOST = "10.90.0.1"  # this machine as the pods see it, within the network namespace
 LOOK_EVERY_SECONDS = 0.2

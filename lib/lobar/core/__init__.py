@@ -1,0 +1,1 @@
+"""What every other package uses: exit statuses, code version, thread pools, progress and logs, boxes."""

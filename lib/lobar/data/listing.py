@@ -1,0 +1,49 @@
+"""Which images lie below a prefix, and in which order they stand everywhere."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from lobar.core.errors import InputError
+from lobar.storage import objects
+
+UNKEPT = r"\x00-\x1f\ud800-\udfff"  # what a CSV in UTF-8 cannot keep
+IMAGE_NAME = re.compile(
+    rf"(?P<id>[^{UNKEPT}]+)\.(dcm|dicom)|(?P<bare>[^{UNKEPT}.]+(\.\d[^{UNKEPT}.]*)*)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image object and the patient id that its name gives."""
+
+    patient_id: str
+    object: objects.Object
+
+
+def order_key(patient_id: str) -> bytes:
+    """Where an image stands in every list: by a hash, since ids sorted by name are not a random order."""
+    return hashlib.sha256(patient_id.encode()).digest()
+
+
+def list_images(url: str) -> tuple[list[Image], list[str]]:
+    """The images under a prefix in the order of `order_key`, and the URLs of other objects there.
+
+    An image is an object named ID.dcm, ID.dicom, or ID alone where that has no suffix but numbers (a UID),
+    the ID in Unicode without control characters. Hidden objects do not count. Raises InputError where there
+    is no image.
+    """
+    images, others = [], []
+    root = objects.absolute(url)
+    for item in objects.list_objects(url):
+        file, below = objects.name(item.url), item.url.removeprefix(root)
+        outside = ".." in below.split("/")  # a store may keep such a key as it is
+        if "/." in below and not outside:
+            continue
+        if (named := IMAGE_NAME.fullmatch(file)) and not outside:
+            images.append(Image(named["id"] or named["bare"], item))
+        else:
+            others.append(item.url.encode(errors="backslashreplace").decode())
+    if not images:
+        raise InputError(f"{url}: no images there (objects named ID.dcm); {len(others)} other objects")
+    return sorted(images, key=lambda image: (order_key(image.patient_id), image.object.url)), others

@@ -1,0 +1,100 @@
+"""One page about a workflow that has ended: what failed and why, and what lies in storage."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from lobar.core.errors import AbsentError, LobarError
+from lobar.evaluation import registry
+from lobar.evaluation.bootstrap import Interval
+from lobar.evaluation.evaluate import verdict
+from lobar.storage import records
+from lobar.storage.layout import Model, Prediction, Registry
+
+ADVICE = (
+    ("(exit code 2)", "the input is wrong: fix what the line names, then submit again"),
+    ("(exit code 75)", "something outside failed: submit again, what is finished is kept"),
+    ("(exit code 1)", "an internal error: its log has the details"),
+    ("OOMKilled", "out of memory: raise the template's memory limit"),
+    ("timeout", "no node took the pod in time: is there a node of that pool, and does the image exist?"),
+)
+MESSAGE = 300
+
+
+def ended(workflow: str, status: str, seconds: float, failures: str) -> list[str]:
+    """How a workflow ended, and each node that failed with its message and what to do.
+
+    `failures` is Argo's `workflow.failures`, a JSON list; whatever else it is is shown as it came.
+    """
+    lines = [f"{workflow}: {status} after {timedelta(seconds=round(seconds))}"]
+    try:
+        nodes = json.loads(failures or "[]")
+        # Argo quotes the list once more
+        nodes = (json.loads(nodes) if isinstance(nodes, str) else nodes) or []
+        told = {f"{node['displayName']}: {_reason(node['message'])}": node["message"] for node in nodes}
+    except (ValueError, TypeError, KeyError):
+        return [*lines, f"  failures: {_line(failures)}"]
+    for line, message in told.items():
+        if not message or message.startswith("retryStrategy."):
+            continue  # a node that failed because another did
+        lines.append(f"  {line}")
+        lines += [f"    -> {advice}" for mark, advice in ADVICE if mark in str(message)][:1]
+    return lines
+
+
+def left(model: Model | None, prediction: Prediction | None, champions: Registry | None) -> list[str]:
+    """What the workflow left in storage, or that it is not there; never raises for what it cannot read."""
+    parts: list[tuple[str, Callable[[], Iterator[str]]]] = []
+    if model:
+        parts.append((f"model {model.url}", lambda: _model(model)))
+    if prediction:
+        parts.append((f"submission {prediction.submission}", lambda: _submission(prediction)))
+    if champions:
+        parts.append((f"registry {champions.url}", lambda: _champion(champions)))
+    return [line for name, part in parts for line in _told(name, part)]
+
+
+def _told(name: str, part: Callable[[], Iterator[str]]) -> list[str]:
+    try:
+        return [name, *(f"  {line}" for line in part())]
+    except AbsentError:
+        return [f"{name}: not made"]
+    except (LobarError, KeyError, TypeError) as error:
+        return [f"{name}: cannot be read: {_line(error)}"]
+
+
+def _model(model: Model) -> Iterator[str]:
+    record = records.read_record(model.evaluation, "evaluate")
+    systems = {name: Interval(**value) for name, value in record["systems"].items()}
+    tuned = systems["tuned"]
+    if tuned.metric is not None:
+        yield f"challenge metric {tuned.metric:.3f} ({tuned.low:.3f} to {tuned.high:.3f})"
+    yield verdict(systems)
+    yield f"report: {model.report}"
+
+
+def _submission(prediction: Prediction) -> Iterator[str]:
+    record = records.read_record(prediction.lineage, "merge-submission")
+    yield f"{record['rows']} rows, {record['with_boxes']} with boxes, {len(record['rejected'])} rejected"
+    for patient_id, reason in record["rejected"][:3]:
+        yield f"REJECTED {patient_id}: {reason}"
+
+
+def _champion(champions: Registry) -> Iterator[str]:
+    entries = registry.history(champions)
+    if not entries:
+        raise AbsentError(champions.url)
+    yield f"champion: {entries[-1].champion['model'] if entries[-1].champion else 'none yet'}"
+    yield entries[-1].why
+
+
+def _reason(message: str) -> str:
+    """What Argo says of a node: the exit code, and the last line of its container's message."""
+    code, found, said = message.partition("): ")
+    return _line(f"{code}{found}{said.strip().rpartition(chr(10))[2]}")
+
+
+def _line(text: object) -> str:
+    """Text as one line of a bearable length."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= MESSAGE else line[: MESSAGE - 1] + "…"

@@ -1,0 +1,1 @@
+"""DICOM bytes to network input, or a rejection that says why."""

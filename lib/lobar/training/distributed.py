@@ -1,0 +1,73 @@
+"""One network on all GPUs of a node: each takes its share of every batch."""
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from lobar.core.errors import InputError
+from lobar.training.keras_backend import keras
+
+log = logging.getLogger(__name__)
+
+
+def all_of_this_node() -> AbstractContextManager[object]:
+    """A scope to make and compile a network in; with one GPU or none it changes nothing."""
+    import tensorflow as tf
+
+    found = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return tf.distribute.MirroredStrategy(found).scope() if len(found) > 1 else nullcontext()
+
+
+def prepare(model: keras.Model) -> None:
+    """Make a compiled network ready for shared batches."""
+    if _count(model) > 1:
+        _normalize_together(model)
+        # Keras builds losses and metrics from a whole batch alone
+        whole = np.zeros((1, *model.input_shape[1:]), np.float32)
+        model.test_on_batch(whole, whole)
+
+
+def batch_size(model: keras.Model, wanted: int, images: int) -> int:
+    """The batch that is wanted, but no more than there are images, and a multiple of the GPUs that share it.
+
+    Raises InputError where that leaves nothing.
+    """
+    count = _count(model)
+    size = min(wanted, images)
+    size -= size % count
+    if size == 0:
+        raise InputError(
+            f"--batch-size {wanted} and {images} training images for {count} GPUs: each needs one image "
+            "a step; give more of either, or fewer GPUs"
+        )
+    if size < wanted:
+        shared = f" for {count} GPUs" if count > 1 else ""
+        log.warning("%d training images%s: the batch shrinks from %d to %d", images, shared, wanted, size)
+    return size
+
+
+def share(model: keras.Model, batch: np.ndarray) -> Any:
+    """Each GPU's share of a batch, the first images to the first; the batch itself where there is one."""
+    count = _count(model)
+    if count == 1:
+        return batch
+    shares = np.split(batch, count)
+    return model.distribute_strategy.experimental_distribute_values_from_function(
+        lambda gpu: shares[gpu.replica_id_in_sync_group]
+    )
+
+
+def _count(model: keras.Model) -> int:
+    count: int = model.distribute_strategy.num_replicas_in_sync
+    return count
+
+
+def _normalize_together(model: keras.Model) -> None:
+    """Normalize by the statistics of the whole batch, not by those of a GPU's share of it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _normalize_together(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True

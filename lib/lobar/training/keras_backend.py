@@ -1,0 +1,40 @@
+"""Keras on its backend, imported quietly and within the CPUs this process may use."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from lobar.core import console
+from lobar.core.concurrency import cpus
+from lobar.core.errors import InputError
+from lobar.storage import records
+from lobar.storage.layout import Model
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# TensorFlow counts the node's CPUs, not the pod's
+for pool in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(pool, str(cpus()))
+
+with console.quiet():
+    import keras
+    from keras import layers, ops
+
+    ops.zeros(1)  # looks for devices now; its messages would come in mid-run otherwise
+
+__all__ = ["keras", "layers", "load", "ops"]
+
+
+def load(place: Model, files: dict[str, str]) -> keras.Model:
+    """A model's network; files are the SHA-256 that its record has of its files.
+
+    Raises InputError where the file is another one, is no network, or holds code: none from a store is run.
+    """
+    data = records.read_checked(place.keras, files["model.keras"])
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "model.keras")
+        file.write_bytes(data)
+        try:
+            return keras.saving.load_model(file, compile=False, safe_mode=True)
+        except (ValueError, TypeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(f"{place.keras}: not a network that may be loaded: {reason}") from error

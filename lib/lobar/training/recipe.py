@@ -1,0 +1,152 @@
+"""A training experiment as named fields: from a YAML file, with single values changed on the command line."""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import EnumType, StrEnum
+from importlib.resources import files
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+
+from lobar.core.errors import InputError
+from lobar.imaging.sampling import Sampling
+from lobar.storage import objects
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Network(StrEnum):
+    """The networks of `networks.py`."""
+
+    NOTEBOOK = "notebook"
+    UNET = "unet"
+
+
+class Loss(StrEnum):
+    """The losses of `losses.py`: `notebook` takes the IoU over a whole batch, `image` that of each image."""
+
+    NOTEBOOK = "notebook"
+    IMAGE = "image"
+
+
+class Precision(StrEnum):
+    """Keras' policies for the arithmetic of a training."""
+
+    FLOAT32 = "float32"
+    MIXED_BFLOAT16 = "mixed_bfloat16"
+    MIXED_FLOAT16 = "mixed_float16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that a training depends on besides its dataset and its seed.
+
+    network, channels, blocks, depth: the network, the channels of its first layer, the residual blocks of a stage, and
+    the number of stages, each at half the size.
+    image_size, sampling: pixels of a side that the network sees, and how an image is brought to that size.
+    epochs: passes over the training images.
+    schedule_epochs: epochs in which the cosine falls from `learning_rate` to 0; 0: as many as `epochs`.
+    batch_size: images in a step.
+    positive_fraction: share of positive images in an epoch; 0: the natural ratio.
+    precision: of the arithmetic in training.
+    init: URL of a trained model whose weights the training starts from; empty: random weights.
+    """
+
+    network: Network
+    channels: Count
+    blocks: Count
+    depth: Annotated[int, msgspec.Meta(ge=1, le=6)]
+    image_size: Annotated[int, msgspec.Meta(ge=16)]
+    sampling: Sampling
+    epochs: Count
+    schedule_epochs: Annotated[int, msgspec.Meta(ge=0)]
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)]
+    batch_size: Count
+    loss: Loss
+    positive_fraction: Share
+    precision: Precision
+    init: str = ""
+
+
+def names() -> list[str]:
+    """The recipes that lobar brings."""
+    folder = files("lobar.training") / "recipes"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load(name: str, changes: str = "") -> Recipe:
+    """A recipe by its name or by the URL of a YAML file, with `changes` as `key=value,key=value`.
+
+    Raises InputError for an unknown recipe, an unknown or missing field, and a value of the wrong type or out of range;
+    the text lists what is possible.
+    """
+    if name in names():
+        text = (files("lobar.training") / "recipes" / f"{name}.yaml").read_text()
+    elif "/" in name or name.endswith((".yaml", ".yml")):
+        text = objects.read(name).decode(errors="replace")
+    else:
+        raise InputError(
+            f"recipe {name}: there is none of that name; choose {', '.join(names())}, or give a URL"
+        )
+    values = _mapping(text, f"recipe {name}")
+    recipe = _recipe(values | _changes(changes), f"recipe {name}")
+    return recipe
+
+
+def _mapping(text: str, where: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: found no fields; write one `name: value` per line")
+    return values
+
+
+def _changes(text: str) -> dict[str, Any]:
+    changes = {}
+    for change in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise InputError(f"change {change!r}: write key=value,key=value", setting="set")
+        changes[key.strip()] = _mapping(f"value: {value}", f"change {change!r}")["value"]
+    return changes
+
+
+def _recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    known = [field.name for field in fields(Recipe)]
+    if unknown := [str(key) for key in values if key not in known]:
+        raise InputError(
+            f"{where}: there is no field {', '.join(unknown)}; the fields are {', '.join(known)}"
+        )
+    hints = typing.get_type_hints(Recipe, include_extras=True)
+    converted = {}
+    for name, value in values.items():
+        try:
+            # not strict: YAML 1.1 takes 1e-3 for a text
+            converted[name] = msgspec.convert(value, hints[name], strict=False)
+        except msgspec.ValidationError:
+            raise InputError(f"{where}: {name} is {value!r}; it takes {_possible(hints[name])}") from None
+    if missing := [name for name in known if name not in converted and name != "init"]:
+        raise InputError(f"{where}: without {', '.join(missing)}; a recipe has all of its fields")
+    return Recipe(**converted)
+
+
+def _possible(hint: Any) -> str:
+    """What a field takes, in words."""
+    if isinstance(hint, EnumType):
+        return " or ".join(str(member) for member in hint)
+    if typing.get_origin(hint) is not Annotated:
+        return "a text"
+    kind, meta = typing.get_args(hint)
+    bounds = {"at least": meta.ge, "more than": meta.gt, "at most": meta.le}
+    words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+    return " and ".join([f"a {'whole ' * (kind is int)}number, {words[0]}", *words[1:]])
+
+
+def as_text(recipe: Recipe) -> str:
+    """A recipe in one line."""
+    return ", ".join(f"{name} {value}" for name, value in asdict(recipe).items())

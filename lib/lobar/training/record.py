@@ -1,0 +1,56 @@
+"""The record of train."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lobar.core.rejections import Rejection
+from lobar.data.drift import Profile
+from lobar.storage.records import Record
+from lobar.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The SHA-256 of each file of a trained network; bfloat16 uses the files of float32."""
+
+    keras: str
+    float32_network: str
+    float32_weights: str
+    int8_network: str
+    int8_weights: str
+
+    def openvino(self, precision: str) -> tuple[str, str]:
+        """Network and weights for OpenVINO in a precision."""
+        if precision == "int8":
+            return self.int8_network, self.int8_weights
+        return self.float32_network, self.float32_weights
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a model was trained from.
+
+    dataset, index: its URL and the SHA-256 of its index. init_weights: the SHA-256 of the weights of the model that
+    `recipe.init` names, empty without one.
+    """
+
+    dataset: str
+    index: str
+    recipe: Recipe
+    init_weights: str
+    seed: int
+    lobar: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Record):
+    """A trained model: its files, the SHA-256 of its history, what its images look like, and those left out."""
+
+    MADE_BY: ClassVar[str] = "train"
+
+    inputs: TrainingInputs
+    files: ModelFiles
+    history: str
+    parameters: int
+    profile: Profile
+    rejected: list[Rejection]

@@ -1,0 +1,1 @@
+"""Runs our workflow files on one machine, with the commands that the pods would run."""

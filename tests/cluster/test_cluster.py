@@ -1,0 +1,296 @@
+"""Our workflows on a real cluster: Argo's controller drives our images, watched through the API server.
+
+Run by `make test-cluster`, which brings up the cluster and says where it is.
+"""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lobar.storage import objects
+from tests.conftest import WORKFLOW, write_data
+from tests.support import argo
+from tests.support.argo import WORKFLOWS, Run, kubectl, submit, until
+from tests.support.stores import use_server
+
+pytestmark = pytest.mark.cluster
+ROOT = "s3://lobar"
+PARAMETERS = dict(item.split("=") for item in WORKFLOW) | {"root": ROOT, "shards": "4"}
+TRAINING = {name: value for name, value in PARAMETERS.items() if name not in ("shards", "max-rejected-new")}
+NETWORK = "libopenvino_intel_cpu_plugin"
+CPUS = "2"
+LESS = {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "1Mi"}
+PREDICTING = {name: PARAMETERS[name] for name in ("root", "shards", "max-rejected-new")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The cluster that KUBECONFIG names, with data in its bucket, which this process can read too."""
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("no cluster: make test-cluster brings one up")
+    _fit_into_this_machine()
+    secret = json.loads(kubectl("get", "secret", "lobar-store", "-o", "json"))["data"]
+    environment = {name: base64.b64decode(value).decode() for name, value in secret.items()}
+    address = kubectl("get", "service", "minio", "-o", "jsonpath={.spec.clusterIP}")
+    here = tmp_path_factory.mktemp("here")
+    write_data(here)
+    with use_server(environment | {"AWS_ENDPOINT_URL": f"http://{address}:9000"}):
+        for path in here.rglob("*.*"):
+            objects.publish_file(f"{ROOT}/{path.relative_to(here)}", path)
+        yield
+
+
+def _fit_into_this_machine() -> None:
+    """It has fewer processors than the templates request, and than train may use."""
+    templates = yaml.safe_load((WORKFLOWS / "job-templates.yaml").read_text())["spec"]["templates"]
+    smaller = [
+        {"op": "replace", "path": f"/spec/templates/{i}/container/resources/{path}", "value": value}
+        for i in range(len(templates))
+        for path, value in (("requests", LESS), ("limits/cpu", CPUS))
+    ]
+    kubectl("patch", "workflowtemplate", "lobar-jobs", "--type=json", f"--patch={json.dumps(smaller)}")
+
+
+@pytest.fixture(scope="module")
+def full(cluster: None) -> Run:
+    run = submit(WORKFLOWS / "full.yaml", PARAMETERS)
+    assert run.ended() == "Succeeded", run.nodes()
+    return run
+
+
+def submission(name: str) -> bytes:
+    return objects.read(f"{ROOT}/predictions/{name}/submission.csv")
+
+
+def here(module: str, *arguments: str) -> None:
+    """Run a module in this machine, outside the cluster."""
+    # as many threads for training as the pod's limit says: sums depend on their number
+    environment = {**os.environ, "LOBAR_CPUS": CPUS}
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_full_makes_the_same_submission_as_here(full: Run, tmp_path: Path) -> None:
+    parameters = PARAMETERS | {"model": f"{ROOT}/models/here", "artifacts": str(tmp_path)}
+    given = (word for name, value in parameters.items() for word in ("-p", f"{name}={value}"))
+    here("lobar.workflow", "workflows/full.yaml", *given)
+    assert submission(full.name) == (tmp_path / "submission.csv").read_bytes()
+    assert submission(full.name).count(b"\n") == 22
+
+
+def test_the_controller_runs_what_the_local_runner_would(full: Run) -> None:
+    golden = (Path(__file__).parents[1] / "workflows/golden/full.txt").read_text()
+    waits = full.waits_for()
+    lines = []
+    for task in ("label-index", "train", "evaluate", "plan", "predict", "merge-submission"):
+        lines.append(task + (f"  (after {', '.join(waits[task])})" if waits[task] else ""))
+        for name in sorted(name for name in full.arguments if name.split("(")[0] == task):
+            lines.append("    " + " ".join(full.arguments[name]).replace(full.name, "NAME"))
+    assert "\n".join(lines) + "\n" == golden
+
+
+def test_what_a_run_leaves_for_people(full: Run) -> None:
+    evaluate, merge = full.attempts("evaluate")[-1], full.attempts("merge-submission")[-1]
+    figures = {
+        each["name"]: each["value"] for node in (evaluate, merge) for each in node["outputs"]["parameters"]
+    }
+    assert 0 < float(figures["challenge-metric"]) <= 1
+    assert (figures["rows"], figures["rejected"]) == ("21", "1")
+    assert argo.metric("lobar_challenge_metric") == float(figures["challenge-metric"])
+    assert argo.metric('lobar_images{result="rejected"}') == 1
+    keys = {
+        each["name"]: each["s3"]["key"] for node in (evaluate, merge) for each in node["outputs"]["artifacts"]
+    }
+    assert objects.read(f"{ROOT}/{keys['report']}").startswith(b"<!doctype html>")
+    assert objects.read(f"{ROOT}/{keys['submission']}") == submission(full.name)
+    assert (
+        full.of("predict(0:0)")["progress"].split("/")[0] == full.of("predict(0:0)")["progress"].split("/")[1]
+    )
+    summary = full.attempts("summary")[-1]
+    (page,) = (each["s3"]["key"] for each in summary["outputs"]["artifacts"] if each["name"] == "summary")
+    lines = objects.read(f"{ROOT}/{page}").decode().splitlines()
+    assert lines[0].startswith(f"{full.name}: Succeeded after ")
+    assert any(line.startswith("  21 rows, ") for line in lines)
+
+
+def test_a_predict_pod_that_is_taken_away_is_replaced(full: Run) -> None:
+    """As when a node is lost: the pod is gone at once, without a word, in the midst of its shard."""
+    run = submit(WORKFLOWS / "predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
+    until("a shard with its network", lambda: _halted("--shard=2", NETWORK), every=0.02)
+    pod = run.running("predict(2:2)")
+    kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+    until("another pod", lambda: _replaced(pod, run.running("predict(2:2)")))
+    assert run.ended() == "Succeeded"
+    assert submission(run.name) == submission(full.name)
+
+
+def _halted(argument: str, library: str) -> bool:
+    """Whether a job with that argument has that library loaded; it stands there until it is killed."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # processes end while one looks
+            words = (folder / "cmdline").read_text().split("\0")
+            if words[0].endswith("python") and argument in words and library in (folder / "maps").read_text():
+                os.kill(int(folder.name), signal.SIGSTOP)
+                return True
+    return False
+
+
+def _replaced(before: dict, now: dict) -> bool:
+    return bool(now) and now["metadata"]["uid"] != before["metadata"]["uid"]
+
+
+def test_prediction_on_the_gpu_pool_is_a_parameter(full: Run) -> None:
+    """The node has a GPU in name only, so TensorFlow computes on its processor."""
+    given = {"model": f"{ROOT}/models/{full.name}", "device": "gpu", "shards": "2"}
+    run = submit(WORKFLOWS / "predict.yaml", PREDICTING | given)
+    spec = until("a shard to run", lambda: run.running("predict"))["spec"]
+    (main,) = (each for each in spec["containers"] if each["name"] == "main")
+    assert main["image"].startswith("lobar-train:")
+    assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert {"key": "nvidia.com/gpu", "operator": "Exists"} in spec["tolerations"]
+    assert run.ended() == "Succeeded"
+    assert submission(run.name).count(b"\n") == submission(full.name).count(b"\n")
+
+
+def test_a_wrong_input_is_not_tried_again_and_tells_why(full: Run) -> None:
+    run = submit(
+        WORKFLOWS / "predict.yaml",
+        PREDICTING | {"images": f"{ROOT}/none", "model": f"{ROOT}/models/{full.name}"},
+    )
+    assert run.ended() == "Failed"
+    (attempt,) = run.attempts("plan")
+    assert attempt["message"].startswith(f"main: Error (exit code 2): error: {ROOT}/none: no images there")
+    assert "\n" not in attempt["message"]
+    (page,) = (
+        each["s3"]["key"]
+        for each in run.attempts("summary")[-1]["outputs"]["artifacts"]
+        if each["name"] == "summary"
+    )
+    assert "-> the input is wrong" in objects.read(f"{ROOT}/{page}").decode()
+
+
+def test_training_goes_on_where_its_pod_was_taken_away(cluster: None) -> None:
+    """As when a node is drained or preempted: the pod is interrupted first."""
+    long = {"epochs": "120", "registry": f"{ROOT}/other-registry"}  # half a minute to take the pod away in
+    run = submit(WORKFLOWS / "retrain.yaml", TRAINING | long)
+    model = f"{ROOT}/models/{run.name}"
+    until("the first epoch", lambda: any("checkpoints" in item.url for item in objects.list_objects(model)))
+    kubectl("delete", "pod", run.running("train")["metadata"]["name"], "--wait=false")
+    assert run.ended() == "Succeeded"
+    first, second = run.attempts("train")
+    # which one depends on whether the controller sees the pod's end or its absence first
+    assert "(exit code 75): error: interrupted" in first["message"] or first["message"] == "pod deleted"
+    assert second["phase"] == "Succeeded"
+    log = next(each["s3"]["key"] for each in second["outputs"]["artifacts"] if each["name"] == "main-logs")
+    assert "resumed after epoch" in objects.read(f"{ROOT}/{log}").decode()
+    undisturbed = f"{ROOT}/models/undisturbed"
+    here("jobs", *run.arguments["train"], f"--out={undisturbed}")
+    files = [json.loads(objects.read(f"{each}/training.json"))["files"] for each in (model, undisturbed)]
+    assert files[0]["openvino.bin"] == files[1]["openvino.bin"]
+
+
+def test_the_cron_retrains_and_promotes_only_what_is_better(full: Run) -> None:
+    document = yaml.safe_load((WORKFLOWS / "retrain.yaml").read_text())
+    document["spec"]["schedules"] = ["* * * * *"]
+    argo.with_parameters(document["spec"]["workflowSpec"], TRAINING)
+    before = {run.name for run in argo.runs()}
+    kubectl("apply", "-f", "-", text=json.dumps(document))
+    name = until("the cron", lambda: {run.name for run in argo.runs()} - before, 130).pop()
+    kubectl("patch", "cronworkflow", "lobar-retrain", "--type=merge", '--patch={"spec": {"suspend": true}}')
+    assert name.startswith("lobar-retrain-")
+    assert Run(name).ended() == "Succeeded"
+    promoted = Run(name).attempts("promote")[-1]["outputs"]["parameters"]
+    assert [each["value"] for each in promoted if each["name"] == "promoted"] == ["1"]
+
+    again = submit(WORKFLOWS / "retrain.yaml", TRAINING)  # an equal model
+    assert again.ended() == "Succeeded"
+    records = [json.loads(objects.read(f"{ROOT}/registry/{number:06d}.json")) for number in (1, 2)]
+    assert [record["promoted"] for record in records] == [True, False]
+    assert records[1]["champion"]["model"] == f"{ROOT}/models/{name}"
+
+    run = submit(WORKFLOWS / "predict.yaml", PREDICTING)  # by the champion
+    assert run.ended() == "Succeeded"
+    assert json.loads(objects.read(f"{ROOT}/predictions/{run.name}/plan.json"))["inputs"]["model"].endswith(
+        name
+    )
+
+
+def test_a_stopped_workflow_leaves_nothing_by_half(full: Run) -> None:
+    places = {
+        "dataset": f"{ROOT}/datasets/stopped",
+        "model": f"{ROOT}/models/stopped",
+        "prediction": f"{ROOT}/predictions/stopped",
+    }
+    run = submit(WORKFLOWS / "full.yaml", PARAMETERS | places)
+    until("a shard with its network", lambda: _halted("--shard=2", NETWORK), every=0.02)
+    kubectl("patch", "workflow", run.name, "--type=merge", '--patch={"spec": {"shutdown": "Stop"}}')
+    assert run.ended() == "Failed"
+    left = [item.url for item in objects.list_objects(f"{ROOT}/predictions/stopped")]
+    assert not any(url.endswith(("submission.json", "shards/0002.json")) for url in left)
+    assert all(json.loads(objects.read(url)) for url in left if url.endswith(".json"))
+
+    again = submit(WORKFLOWS / "full.yaml", PARAMETERS | places)
+    assert again.ended() == "Succeeded"
+    assert submission("stopped") == submission(full.name)
+
+
+def _pod() -> dict[str, Any]:
+    """A pod with the restrictions of our templates."""
+    template = yaml.safe_load((WORKFLOWS / "job-templates.yaml").read_text())["spec"]["templates"][0]
+    container = {
+        "name": "main",
+        "image": "lobar",
+        "securityContext": template["container"]["securityContext"],
+        "resources": {"requests": LESS, "limits": LESS},
+    }
+    spec = {"containers": [container], "securityContext": template["securityContext"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tried"}, "spec": spec}
+
+
+def _ask(pod: dict[str, Any]) -> str:
+    return kubectl("create", "--dry-run=server", "--filename=-", text=json.dumps(pod))
+
+
+@pytest.mark.parametrize(
+    ("where", "setting", "value"),
+    [
+        ("pod", "runAsNonRoot", False),
+        ("pod", "runAsUser", 0),
+        ("pod", "seccompProfile", {"type": "Unconfined"}),
+        ("container", "allowPrivilegeEscalation", True),
+        ("container", "privileged", True),
+        ("container", "capabilities", {"drop": ["ALL"], "add": ["SYS_ADMIN"]}),
+        ("container", "capabilities", {}),
+        ("spec", "hostNetwork", True),
+        ("spec", "hostPID", True),
+        ("spec", "volumes", [{"name": "host", "hostPath": {"path": "/"}}]),
+    ],
+)
+def test_a_pod_without_one_of_our_restrictions_is_rejected(
+    cluster: None, where: str, setting: str, value: object
+) -> None:
+    assert "created (server dry run)" in _ask(_pod())
+    pod = _pod()
+    spec = pod["spec"]
+    changed = {
+        "pod": spec["securityContext"],
+        "container": spec["containers"][0]["securityContext"],
+        "spec": spec,
+    }[where]
+    changed[setting] = value
+    if setting == "privileged":
+        changed.pop("allowPrivilegeEscalation")
+    rejected = 'violates PodSecurity "restricted:latest"|disallowed by cluster policy'
+    with pytest.raises(AssertionError, match=rejected):
+        _ask(pod)

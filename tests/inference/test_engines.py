@@ -1,0 +1,150 @@
+"""Precisions: which is taken, on which CPUs, and what it finds."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from lobar.core.boxes import iou
+from lobar.core.errors import InputError
+from lobar.inference import engines
+from lobar.inference.engines import OpenVino, TensorFlow
+from lobar.inference.submission import parse_prediction_string
+from lobar.storage import objects, records
+from lobar.storage.layout import Model
+from tests.conftest import Run, World
+
+HERE, ELSEWHERE = ["avx2", "avx512f"], ["avx2"]
+RELEASE = {
+    "options": {"precision": "mixed_bfloat16"},
+    "precisions": {
+        "float32": {"cpu_features": []},
+        "bfloat16": {"cpu_features": HERE},
+        "int8": {"cpu_features": ELSEWHERE},
+    },
+}
+
+
+@pytest.fixture
+def this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "cpu_features", lambda: HERE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "resolved"),
+    [
+        ("auto", "cpu", "bfloat16"),  # int8 is faster, but was measured on another CPU
+        ("int8", "cpu", "int8"),
+        ("float32", "cpu", "float32"),
+        ("auto", "gpu", "mixed_bfloat16"),
+        ("mixed_bfloat16", "gpu", "mixed_bfloat16"),
+    ],
+)
+@pytest.mark.usefixtures("this_cpu")
+def test_the_precision_is_settled_by_the_release(asked: str, device: str, resolved: str) -> None:
+    assert engines.resolve_precision(asked, device, RELEASE) == resolved
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "said"),
+    [
+        ("fp4", "cpu", "not offered by this model; choose auto or float32, bfloat16, int8"),
+        ("int8", "gpu", "on a GPU this model computes in mixed_bfloat16; choose auto"),
+    ],
+)
+def test_a_precision_that_is_not_offered_is_rejected(asked: str, device: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        engines.resolve_precision(asked, device, RELEASE)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system has no /proc/cpuinfo")
+def test_this_cpus_features_are_those_that_linux_names() -> None:
+    told = Path("/proc/cpuinfo").read_text().split()
+    assert engines.cpu_features() == [feature for feature in engines.FEATURES if feature in told]
+
+
+@pytest.fixture
+def offering_int8(world: World, tmp_path: Path) -> Path:
+    """The world's model, whose release offers int8 to this CPU whatever its evaluation said."""
+    model = tmp_path / "model"
+    shutil.copytree(world.place("models"), model)
+    release = json.loads((model / "release.json").read_text())
+    points = release["precisions"]["float32"]["operating_points"]
+    release["precisions"]["int8"] = {"operating_points": points, "cpu_features": engines.cpu_features()}
+    (model / "release.json").write_text(json.dumps(release))
+    return model
+
+
+def plan(run: Run, world: World, model: Path, out: Path, precision: str) -> None:
+    images = f"--images={world.root}/data/test_images"
+    options = ["--shards=1", f"--out={out}", f"--precision={precision}", "--operating-point=notebook"]
+    assert run("plan", images, f"--model={model}", *options)[0] == 0
+
+
+def test_int8_finds_nearly_what_float32_finds(
+    world: World, run: Run, offering_int8: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for precision in ("float32", "auto"):
+        place = tmp_path / precision
+        plan(run, world, offering_int8, place, precision)
+        assert run("predict", f"--prediction={place}", "--shard=0", "--max-rejected=0.2")[0] == 0
+        assert run("merge-submission", f"--prediction={place}")[0] == 0
+        rows = (place / "submission.csv").read_text().splitlines()[1:]
+        found[precision] = [parse_prediction_string(row.split(",")[1]) for row in rows]
+    assert json.loads((tmp_path / "auto/plan.json").read_text())["inputs"]["precision"] == "int8"
+    assert found["auto"] != found["float32"]
+    assert [len(boxes) for boxes in found["auto"]] == [len(boxes) for boxes in found["float32"]]
+    pairs = [pair for rows in zip(*found.values(), strict=True) for pair in zip(*rows, strict=True)]
+    assert len(pairs) > 5
+    assert np.median([iou(ours, exact) for ours, exact in pairs]) > 0.9
+
+
+def test_another_cpu_than_the_plans_ends_with_2(
+    world: World, run: Run, offering_int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(run, world, offering_int8, tmp_path / "p", "int8")
+    monkeypatch.setattr(engines, "cpu_features", lambda: ["avx999"])
+    status, _, error = run("predict", f"--prediction={tmp_path}/p", "--shard=0")
+    assert status == 2
+    assert "this one has avx999; choose such nodes, or plan again with --precision float32" in error
+    assert not (tmp_path / "p/shards").exists()
+
+
+def test_no_library_reports_that_it_was_used() -> None:
+    """OpenVINO's converter and NNCF would, to a web analytics service."""
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_the_first_inference_is_alone() -> None:
+    """Two at once have deadlocked a pod for good, in OpenVINO's bindings."""
+    seen: list[tuple[int, int]] = []
+
+    class Watched(OpenVino):
+        def __init__(self) -> None:
+            self.running = 0
+
+        def _infer(self, batch: tuple[int, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+            self.running += 1
+            time.sleep(0.02)
+            seen.append((batch[0], self.running))
+            self.running -= 1
+            return batch[0], batch[1], batch[1]
+
+    images = np.zeros((1, 4, 4))
+    assert [key for key, *_ in Watched().maps((key, images) for key in range(6))] == [*range(6)]
+    assert seen[0] == (0, 1)
+    assert max(running for _, running in seen) == 2
+
+
+def test_code_in_a_keras_file_is_not_run(tmp_path: Path) -> None:
+    inputs = keras.Input((8, 8, 1))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "model.keras")
+    files = {"model.keras": records.sha256((tmp_path / "model.keras").read_bytes())}
+    with pytest.raises(InputError, match=r"model\.keras: not a network that may be loaded: .*[Ll]ambda"):
+        TensorFlow(Model(objects.absolute(str(tmp_path))), files, "float32")

@@ -1,0 +1,95 @@
+"""Names that mean something to a shell, a glob, a URL or a spreadsheet are names and nothing else."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dev.servers import Server
+from lobar.data import listing
+from lobar.data.index import read_index
+from lobar.data.listing import order_key
+from lobar.inference.submission import to_csv
+from lobar.storage import objects as store
+from lobar.storage.layout import Dataset
+from tests.conftest import Run, World, make_dicom, smooth_noise
+from tests.support.stores import use_server
+
+IDS = [
+    "plain", "two words", " begins with one", "Lübeck 肺", "; touch pwned #", "$(touch pwned)",
+    "`touch pwned`", "-rf", "--out", "=1+1", "@SUM(A1)", "a,b", "it's", 'so "called"', "100%", "%41", "a#b",
+    "a?b", "[ab]", "*", "a*c", "{x}", "{{inputs.parameters.out}}", "~", "a&b|c", "1.2.840.99",
+    "NULL", "nan", "1e5",
+]  # fmt: skip
+LABELS = "; touch pwned #.csv"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place of each kind with an image of each name, and labels under a name of that kind."""
+    if request.param == "folder":
+        fill(str(tmp_path))
+        yield str(tmp_path)
+    else:
+        server: Server = request.getfixturevalue("s3_server")
+        with use_server(server.environment):
+            fill("s3://lobar/names")
+            yield "s3://lobar/names"
+
+
+def fill(root: str) -> None:
+    rows = []
+    for i, patient_id in enumerate(IDS):
+        store.publish(f"{root}/images/{patient_id}.dcm", make_dicom(smooth_noise(128, 96, i)))
+        rows.append(
+            [patient_id, *("8", "8", "24", "20")[: 4 * (i % 2)], *[""] * (4 - 4 * (i % 2)), str(i % 2)]
+        )
+    header = ("patientId", "x", "y", "width", "height", "Target")
+    store.publish(f"{root}/{LABELS}", to_csv(header, rows))
+
+
+def test_images_of_any_name_are_indexed_and_predicted(
+    root: str, world: World, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = Dataset(store.absolute(f"{root}/d"))
+    labels = ["--labels", f"{root}/{LABELS}", "--images", f"{root}/images", "--valid-fraction", 0.3]
+    status, _, said = run("label-index", *labels, "--out", made.url, "--max-rejected", 0.1)
+    assert status == 0, said
+    # a table's fields lose the spaces around them, so this id has no label
+    wanted = {*IDS} - {" begins with one"}
+    assert {exam.patient_id for exam in read_index(made)} == wanted
+
+    plan = ["--model", world.place("models"), "--images", f"{root}/images", "--shards", 3]
+    assert run("plan", *plan, "--out", f"{root}/p")[0] == 0
+    for shard in range(3):
+        status, _, said = run("predict", "--prediction", f"{root}/p", "--shard", shard)
+        assert status == 0, said
+    assert run("merge-submission", "--prediction", f"{root}/p")[0] == 0
+    table = store.read(f"{root}/p/submission.csv").decode()
+    found = [row[0] for row in csv.reader(io.StringIO(table, newline=""))][1:]
+    assert found == sorted(IDS, key=order_key)
+    assert not list(Path.cwd().glob("pwned*"))
+
+
+def test_an_object_outside_its_prefix_is_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some stores keep keys with '..' as they are."""
+    keys = ["a.dcm", "../b.dcm", "x/../c.dcm", "../../etc/passwd"]
+    objects = [store.Object(f"s3://bucket/images/{key}", 9, "e") for key in keys]
+    monkeypatch.setattr(store, "list_objects", lambda url: objects)
+    images, others = listing.list_images("s3://bucket/images")
+    assert [image.patient_id for image in images] == ["a"]
+    assert others == [item.url for item in objects[1:]]
+
+
+def test_a_patient_that_is_no_file_name_has_no_image(run: Run, tmp_path: Path) -> None:
+    rows = ["patientId,x,y,width,height,Target"]
+    for i in range(20):
+        (tmp_path / f"p{i}.dcm").write_bytes(make_dicom(smooth_noise(64, 64, i)))
+        rows.append(f"p{i},,,,,0")
+    (tmp_path / "labels.csv").write_text("\n".join([*rows, "../p1,,,,,0", "a/b,,,,,0", "/etc/passwd,,,,,0"]))
+    options = ["--labels", tmp_path / "labels.csv", "--images", tmp_path, "--valid-fraction", 0.3]
+    status, out, _ = run("label-index", *options, "--out", tmp_path / "d", "--max-rejected", 0.2)
+    assert status == 0
+    assert "label without image 3" in out

@@ -1,0 +1,116 @@
+"""The notebook's system, with one set of weights, against the project's port of the notebook."""
+
+import gzip
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bench import notebook
+from jobs.__main__ import main
+from lobar.core.boxes import Box, iou
+from lobar.data.labels import read_labels
+from lobar.imaging import dicom
+from lobar.imaging.sampling import Sampling
+from lobar.inference import postprocess
+from lobar.inference.engines import OpenVino
+from lobar.inference.release import NOTEBOOK
+from lobar.inference.submission import parse_prediction_string, prediction_string
+from lobar.storage.layout import Model
+from lobar.training import export, networks
+
+CALIBRATION = np.random.default_rng(0).integers(0, 1021, (4, 256, 256), np.uint16)
+
+
+@pytest.fixture(scope="module")
+def weights() -> keras.Model:
+    """The notebook's network with random weights, its head's bias moved so that about a third is opacity."""
+    keras.utils.set_random_seed(5)
+    model = networks.create("notebook", Sampling.NOTEBOOK, 256, 4, 2, 4)
+    core = model.layers[-1]
+    for layer in core.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            # moving statistics that no training set, so that the maps differ between images
+            layer.moving_variance.assign(0.05 * np.ones(layer.moving_variance.shape))
+    head = next(layer for layer in core.layers if layer.name.startswith("conv2d") and layer.use_bias)
+    logits = keras.Model(core.input, head.input)(np.random.default_rng(0).random((4, 256, 256, 1)))
+    values = np.asarray(logits) @ np.asarray(head.kernel)[0, 0]
+    head.bias.assign([-np.quantile(values, 0.65)])
+    return model
+
+
+@pytest.fixture
+def engine(weights: keras.Model, tmp_path: Path) -> OpenVino:
+    place = Model(str(tmp_path))
+    return OpenVino(place, export.export(weights, place, CALIBRATION), "float32")
+
+
+@pytest.fixture(params=["drawn", "real"])
+def films(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
+    """DICOMs of 1024 x 1024."""
+    if request.param == "real":
+        folder = request.getfixturevalue("real_data") / "rsna_sample/stage_2_train_images"
+    else:
+        assert main(["demo-data", f"--out={tmp_path}", "--train=1", "--test=6"]) == 0
+        folder = tmp_path / "test_images"
+    return sorted(folder.glob("*.dcm"))
+
+
+def ours(engine: OpenVino, levels: np.ndarray) -> list[list[Box]]:
+    ((_, _, maps),) = engine.maps([(None, levels)])
+    return [
+        parse_prediction_string(prediction_string(postprocess.detect(m, 1024, 1024, NOTEBOOK))) for m in maps
+    ]
+
+
+def corners(box: Box) -> tuple[int, int, int, int]:
+    return box.x, box.y, box.width, box.height
+
+
+def test_labels_equal_the_notebooks_dictionary(tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "patientId,x,y,width,height,Target\na,264.0,152.0,213.0,379.0,1\nb,,,,,0\na,562.7,152.0,256.0,453.0,1\n"
+    )
+    check_labels(table)
+
+
+def test_all_real_labels_equal_the_notebooks_dictionary(real_data: Path, tmp_path: Path) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_bytes(gzip.decompress((real_data / "rsna_tables/stage_2_train_labels.csv.gz").read_bytes()))
+    assert check_labels(table) == (26_684, 6_012, 9_555)
+
+
+def check_labels(table: Path) -> tuple[int, int, int]:
+    """Compare both readings of a table; returns its patients, positives and boxes."""
+    truth, rejected = read_labels(table.read_bytes(), table.name)
+    positive = {patient: [list(corners(box)) for box in boxes] for patient, boxes in truth.items() if boxes}
+    assert positive == notebook.read_locations(table)
+    assert not rejected
+    return len(truth), len(positive), sum(map(len, positive.values()))
+
+
+def test_the_same_decoded_pixels_give_the_same_boxes(
+    weights: keras.Model, engine: OpenVino, films: list[Path]
+) -> None:
+    theirs = notebook.predict(weights.layers[-1], films)
+    found = ours(engine, np.stack([dicom.notebook_sampling(notebook.decode(path), 256) for path in films]))
+    assert sum(map(len, found)) > len(films) / 2
+    for path, boxes in zip(films, found, strict=True):
+        expected = parse_prediction_string(theirs[path.stem])
+        assert [corners(box) for box in boxes] == [corners(box) for box in expected]
+        assert [b.confidence for b in boxes] == pytest.approx([b.confidence for b in expected], abs=1e-5)
+
+
+def test_each_with_its_own_jpeg_decoder_finds_nearly_the_same(
+    weights: keras.Model, engine: OpenVino, films: list[Path]
+) -> None:
+    theirs = notebook.predict(weights.layers[-1], films)
+    levels = [dicom.network_input(path.read_bytes(), 256, Sampling.NOTEBOOK)[0] for path in films]
+    for path, boxes in zip(films, ours(engine, np.stack(levels)), strict=True):
+        expected = parse_prediction_string(theirs[path.stem])
+        assert len(boxes) == len(expected)
+        for box, same in zip(boxes, expected, strict=True):
+            assert iou(box, same) >= 0.98
+            assert box.confidence == pytest.approx(same.confidence, abs=1e-3)

@@ -1,0 +1,109 @@
+"""The whole workflow on a small set, and that its bytes depend on nothing but its inputs."""
+
+import csv
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lobar.core.boxes import Box
+from lobar.data.index import read_index
+from lobar.data.listing import order_key
+from lobar.evaluation import rsna_metric
+from lobar.inference.submission import parse_prediction_string
+from lobar.storage import objects
+from lobar.storage.layout import Dataset
+from tests.conftest import SQUARE, Run, World, square_image
+
+
+def submission_of(path: Path) -> dict[str, str]:
+    with path.open(newline="") as rows:
+        header, *found = csv.reader(rows)
+    assert header == ["patientId", "PredictionString"]
+    assert len({row[0] for row in found}) == len(found)
+    return dict(found)
+
+
+def test_every_test_image_has_its_row_in_hash_order(world: World) -> None:
+    rows = submission_of(world.root / "submission.csv")
+    assert sorted(rows) == sorted(["broken", *(f"t{i}" for i in range(20))])
+    assert list(rows) == sorted(rows, key=order_key)
+
+
+def test_boxes_are_the_squares_and_empty_rows_are_empty(world: World) -> None:
+    rows = submission_of(world.root / "submission.csv")
+    scores = []
+    for i in range(20):
+        _, (x, y) = square_image(1000 + i, positive=i % 2 == 1)
+        truth = [Box(x, y, SQUARE, SQUARE)] if i % 2 else []
+        found = parse_prediction_string(rows[f"t{i}"])
+        assert all(box.inside(128, 96) for box in found)
+        scores.append(rsna_metric.image_score(truth, found))
+    score = rsna_metric.metric(scores)
+    assert score is not None
+    assert score > 0.5
+    assert "" in rows.values()
+
+
+def test_a_rejected_image_is_named_and_not_mistaken_for_no_finding(world: World) -> None:
+    assert submission_of(world.root / "submission.csv")["broken"] == ""
+    rejected = (world.place("predictions") / "rejected.csv").read_text()
+    assert rejected == 'patientId,reason\nbroken,"it holds no image, or ends before it does"\n'
+    assert "1 REJECTED, their empty rows are no finding: broken (it holds no image" in world.output
+
+
+def test_the_run_ends_with_what_was_made_and_where(world: World) -> None:
+    assert f"submission: file://{world.root}/submission.csv" in world.output
+    assert f"report: file://{world.root}/report.html" in world.output
+    for system in ("tuned operating point", "the notebook's operating point", "no network", "always empty"):
+        assert system in world.output
+    report = (world.root / "report.html").read_text()
+    assert report.count("data:image/jpeg;base64,") == report.count("<figure>") > 8
+    assert report.count("<div><svg") == 7  # four figures of the analysis, three of the training
+    assert "<script" not in report
+    assert "http" not in report
+    assert "Not for clinical use" in report
+
+
+def test_the_same_run_again_computes_nothing_and_keeps_every_byte(world: World) -> None:
+    before = {
+        path: path.read_bytes() for path in world.root.rglob("*") if path.is_file() and path.suffix != ".json"
+    }
+    again = subprocess.run(world.command, capture_output=True, text=True, check=True)
+    assert "is finished already" in again.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_finished_shard_is_held_to_a_stricter_share(world: World, run: Run) -> None:
+    found = [run("predict", "--prediction", world.place("predictions"), "--shard", k) for k in range(3)]
+    assert sorted(status for status, _, _ in found) == [0, 0, 2]
+
+
+@pytest.mark.parametrize("shards", [1, 7])
+def test_any_number_of_shards_gives_the_same_submission(
+    world: World, run: Run, tmp_path: Path, shards: int
+) -> None:
+    options = ["--model", world.place("models"), "--images", world.root / "data/test_images"]
+    assert run("plan", *options, "--shards", shards, "--out", tmp_path / "p")[0] == 0
+    for shard in range(shards):
+        assert run("predict", "--prediction", tmp_path / "p", "--shard", shard, "--max-rejected", 1)[0] == 0
+    assert run("merge-submission", "--prediction", tmp_path / "p")[0] == 0
+    assert (tmp_path / "p/submission.csv").read_bytes() == (world.root / "submission.csv").read_bytes()
+
+
+def test_a_dataset_made_elsewhere_has_the_same_split_and_boxes(
+    world: World, run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(world.root / "data", tmp_path / "data")
+    data = tmp_path / "data"
+    options = ["--labels", data / "train_labels.csv", "--images", data / "train_images", "--groups",
+               data / "train_groups.csv", "--valid-fraction", 0.3, "--out", tmp_path / "d"]  # fmt: skip
+    assert run("label-index", *options)[0] == 0
+    there, here = (
+        read_index(Dataset(objects.absolute(str(place))))
+        for place in (world.place("datasets"), tmp_path / "d")
+    )
+    assert [(e.patient_id, e.boxes, e.group, e.split, e.etag) for e in there] == [
+        (e.patient_id, e.boxes, e.group, e.split, e.etag) for e in here
+    ]

@@ -1,0 +1,89 @@
+"""What a stranger put into a file, a table or a model reaches no log, no shell and no interpreter."""
+
+import re
+from pathlib import Path
+
+import typer
+import yaml
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+from jobs.__main__ import JOBS, command
+from tests.conftest import Run, World, make_dicom, smooth_noise
+
+PATIENT = "DOE^JOHN"
+# what a modality may write about a person, and where a reader looks
+IDENTIFYING = {
+    "PatientName": PATIENT,
+    "PatientID": PATIENT,
+    "PatientComments": PATIENT,
+    "InstitutionName": PATIENT,
+    "StudyDescription": PATIENT,
+    "ViewPosition": PATIENT,
+    "AccessionNumber": PATIENT,
+}
+UNREADABLE: list[dict[str, object]] = [
+    {"Modality": PATIENT},
+    {"BodyPartExamined": PATIENT},
+    {"PhotometricInterpretation": PATIENT},
+    {"WindowCenter": "1", "WindowWidth": "0", "VOILUTFunction": PATIENT},
+]
+
+
+def everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_no_header_value_reaches_a_log_or_an_object(world: World, run: Run, tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    rows = ["patientId,x,y,width,height,Target"]
+    for i in range(24):
+        syntax = (JPEGBaseline8Bit, RLELossless, JPEG2000Lossless)[i % 3]
+        data = make_dicom(smooth_noise(128, 96, i), syntax, **IDENTIFYING)
+        (images / f"p{i}.dcm").write_bytes(data if i % 8 else data[:-50])
+        rows.append(f"p{i},,,,,0")
+    for i, elements in enumerate(UNREADABLE, start=24):
+        data = make_dicom(smooth_noise(128, 96, i), **IDENTIFYING | elements)
+        (images / f"p{i}.dcm").write_bytes(data)
+        rows.append(f"p{i},,,,,0")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    labels = ["--labels", tmp_path / "labels.csv", "--images", images, "--valid-fraction", 0.3]
+    plan = ["plan", "--model", world.place("models"), "--images", images, "--shards", 1]
+    said = [
+        run("label-index", *labels, "--out", out / "rejected"),
+        run("label-index", *labels, "--out", out / "d", "--max-rejected", 1),
+        run(*plan, "--out", out / "p"),
+        run("predict", "--prediction", out / "p", "--shard", 0),
+        run("predict", "--prediction", out / "p", "--shard", 0, "--max-rejected", 1),
+        run("merge-submission", "--prediction", out / "p"),
+    ]
+    assert [status for status, _, _ in said] == [2, 0, 0, 2, 0, 0]
+    for text in ("DOE", "JOHN"):
+        assert all(text not in output + errors for _, output, errors in said)
+        assert text.encode() not in everything(out)
+
+
+def test_no_job_takes_a_secret_as_an_option() -> None:
+    for job in JOBS:
+        options = [str(option.name) for option in typer.main.get_command(command(job)).params]
+        assert options
+        assert not [name for name in options if re.search("secret|password|token|key|credential", name)]
+
+
+def test_workflows_hand_parameters_to_programs_and_to_no_shell() -> None:
+    for path in Path("workflows").glob("*.yaml"):
+        for document in yaml.safe_load_all(path.read_text()):
+            for container in found(document, "container"):
+                assert container["command"] == ["python", "-m", "jobs"], path
+                assert all(argument.startswith(("--", *JOBS)) for argument in container["args"]), path
+            assert not list(found(document, "script")), path
+
+
+def found(node: object, key: str) -> list[dict[str, list[str]]]:
+    """All values of a key, however deep."""
+    if isinstance(node, dict):
+        return [
+            *([node[key]] if key in node else []),
+            *(x for value in node.values() for x in found(value, key)),
+        ]
+    return [x for value in node for x in found(value, key)] if isinstance(node, list) else []

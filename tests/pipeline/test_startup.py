@@ -1,0 +1,52 @@
+"""What a job imports: a path pays for nothing that it does not use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import JOBS
+from tests.conftest import World
+
+# What costs tenths of a second and more to import, by the name of its topmost package
+HEAVY = {
+    "aiohttp", "botocore", "cv2", "fsspec", "gcsfs", "jinja2", "keras", "matplotlib", "nncf", "numpy",
+    "openvino", "pyarrow", "pydicom", "s3fs", "scipy", "sklearn", "tensorflow", "yaml",
+}  # fmt: skip
+PROGRAM = """
+import sys
+from jobs.__main__ import main
+status = main(sys.argv[1:])
+print(*sorted({name.split(".")[0] for name in sys.modules}), len(sys.modules), file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def loaded(*arguments: object) -> tuple[set[str], int]:
+    """The heavy packages that a job loaded, and how many modules in all."""
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    *packages, count = done.stderr.splitlines()[-1].split()
+    return HEAVY & {*packages}, int(count)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_loads_no_library(job: str) -> None:
+    heavy, count = loaded(job, "--help")
+    assert not heavy
+    assert count < 250  # Typer and the standard library
+
+
+def test_jobs_on_a_folder_load_what_they_use(world: World, tmp_path: Path) -> None:
+    images = f"--images={world.root}/data/test_images"
+    planned = ["plan", images, f"--model={world.place('models')}", f"--out={tmp_path}/p", "--shards=1"]
+    tables = {"numpy", "pyarrow", "fsspec", "cv2", "pydicom", "openvino"}
+    assert loaded(*planned)[0] <= tables
+    assert loaded("predict", f"--prediction={tmp_path}/p", "--shard=0", "--max-rejected=0.2")[0] == tables
+    assert loaded("merge-submission", f"--prediction={tmp_path}/p")[0] <= tables - {
+        "openvino",
+        "cv2",
+        "pydicom",
+    }

@@ -1,0 +1,154 @@
+"""The S3 servers of tests and `make run`: what was put stays, keys hold, and nothing is left running."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.session import Session
+
+from dev.servers import BUCKET, LOG, Server, make_bucket, serve
+from lobar.core.errors import OutsideError
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000"}  # 127.0.0.1 and ::1 as /proc/net writes them
+DEV_SERVERS = [sys.executable, "-m", "dev.servers"]
+SLEEPER = f"{sys.executable} -c 'import time; time.sleep(60)' $0"
+
+
+@pytest.fixture(params=["s3_server", "minio_server"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each of the servers."""
+    return request.getfixturevalue(request.param)
+
+
+def client(server: Server, secret_key: str | None = None) -> Any:
+    return Session().create_client(
+        "s3", "us-east-1", endpoint_url=server.endpoint, aws_access_key_id=server.access_key,
+        aws_secret_access_key=secret_key or server.secret_key,
+    )  # fmt: skip
+
+
+def commands(folder: Path) -> Iterator[str]:
+    """The command lines of all running processes that have `folder` in theirs."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = process.read_text().replace("\0", " ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(folder) in command:
+            yield command
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Runs a shell line beside a server on tmp_path, which is the line's $0."""
+    processes = []
+
+    def start(line: str) -> subprocess.Popen[str]:
+        command = [*DEV_SERVERS, "s3", str(tmp_path), "--", "sh", "-c", line, str(tmp_path)]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.terminate()
+        process.communicate()
+
+
+def test_objects_outlive_a_killed_server(server: Server, tmp_path: Path) -> None:
+    with serve(server.kind, tmp_path) as first:
+        make_bucket(first, "kept")
+        client(first).put_object(Bucket="kept", Key="a/b", Body=b"content")
+        first.process.kill()
+        first.process.wait()
+        port = int(first.endpoint.rpartition(":")[2])
+        with serve(server.kind, tmp_path, port, (first.access_key, first.secret_key)) as second:
+            assert second.environment == first.environment
+            assert client(first).get_object(Bucket="kept", Key="a/b")["Body"].read() == b"content"
+            make_bucket(second, "kept")
+
+
+def test_only_the_right_keys_open_it(server: Server) -> None:
+    assert BUCKET in [bucket["Name"] for bucket in client(server).list_buckets()["Buckets"]]
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        client(server, "0" * 40).list_buckets()
+
+
+def test_keys_are_neither_in_the_command_nor_in_the_log(server: Server) -> None:
+    process = Path(f"/proc/{server.process.pid}")
+    command, log = (process / "cmdline").read_text(), (process / "fd/1").read_text()
+    assert "server" in command
+    assert log
+    assert server.access_key not in command + log
+    assert server.secret_key not in command + log + repr(server)
+    for config in re.findall("s3.config=([^\0]*)", command):
+        assert Path(config).stat().st_mode & 0o777 == 0o600
+
+
+def test_only_loopback_is_listened_on(server: Server) -> None:
+    process = Path(f"/proc/{server.process.pid}")
+    held = {str(file.readlink()) for file in (process / "fd").iterdir()}
+    rows = [row.split() for table in ("tcp", "tcp6") for row in (process / "net" / table).open()]
+    hosts = {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held}
+    assert hosts
+    assert hosts <= LOOPBACK
+
+
+def test_a_folder_has_one_server(server: Server) -> None:
+    # another would write into the same files
+    folder = Path(f"/proc/{server.process.pid}/fd/1").readlink().parent
+    with pytest.raises(OutsideError, match="runs on this folder already"), serve(server.kind, folder):
+        pass
+
+
+def test_the_command_has_the_servers_variables_and_gives_its_status(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    line = "import fsspec; fsspec.filesystem('s3').pipe('lobar/x', b'1'); raise SystemExit(7)"
+    process = started(f'{SLEEPER} >/dev/null 2>&1 & {sys.executable} -c "{line}"')
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (7, "")
+    assert (tmp_path / LOG).exists()
+    assert [*commands(tmp_path)] == []
+
+
+def test_a_signal_ends_the_command_and_the_server(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = started(f"echo up; {SLEEPER}; true")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert stderr == "error: interrupted (SIGTERM); run the same command again to go on\n"
+    assert [*commands(tmp_path)] == []
+
+
+def test_a_server_does_not_outlive_a_killed_caller(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = started("echo up; sleep 3")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    ports = re.findall(r"port(?:\.grpc)?=(\d+)", " ".join(commands(tmp_path)))
+    process.kill()
+    until = time.monotonic() + 10
+    while any("weed" in command for command in commands(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.05)
+    for socket in (path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")):
+        socket.unlink()
+    assert time.monotonic() < until
+
+
+def test_an_unknown_kind_is_rejected(tmp_path: Path) -> None:
+    command = [*DEV_SERVERS, "gcs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: gcs: there is no such server; choose s3 or minio\n"

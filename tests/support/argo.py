@@ -1,0 +1,133 @@
+"""Workflows on a cluster, submitted and watched through its API with kubectl alone."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOW_SECONDS = 600.0
+
+
+def kubectl(*arguments: str, text: str | None = None) -> str:
+    """Output of kubectl in lobar's namespace."""
+    command = ["kubectl", "--namespace=lobar", *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done.stdout
+
+
+def until(what: str, found: Callable[[], Any], seconds: float = WORKFLOW_SECONDS, every: float = 0.5) -> Any:
+    """The first true answer of `found`, which is asked again `every` so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := found():
+            return answer
+        time.sleep(every)
+    raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+@dataclass
+class Run:
+    """One workflow on the cluster. `arguments` are those of the pods seen, by the task that they are of."""
+
+    name: str
+    arguments: dict[str, list[str]] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        return json.loads(kubectl("get", "workflow", self.name, "-o", "json"))
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        return self.document().get("status", {}).get("nodes", {})
+
+    def of(self, task: str) -> dict[str, Any]:
+        """The node of a task, or of one of its shards: `predict(0:0)`."""
+        (node,) = (node for node in self.nodes().values() if node["displayName"] == task)
+        return node
+
+    def attempts(self, task: str) -> list[dict[str, Any]]:
+        """The nodes of a task's attempts, in order."""
+        nodes = self.nodes()
+        return [nodes[child] for child in self.of(task)["children"] if nodes[child]["type"] == "Pod"]
+
+    def pods(self) -> list[dict[str, Any]]:
+        label = f"--selector=workflows.argoproj.io/workflow={self.name}"
+        return json.loads(kubectl("get", "pods", label, "-o", "json"))["items"]
+
+    def running(self, task: str) -> dict[str, Any]:
+        """The pod in which a task runs now, or nothing."""
+        for pod in self.pods():
+            if _task(pod).startswith(task) and pod["status"]["phase"] == "Running":
+                return pod
+        return {}
+
+    def ended(self) -> str:
+        """Wait for the end, noting the pods' arguments, and return the phase."""
+
+        def look() -> str:
+            for pod in self.pods():
+                (main,) = (each for each in pod["spec"]["containers"] if each["name"] == "main")
+                self.arguments[_task(pod)] = main["args"]
+            phase = self.document().get("status", {}).get("phase", "")
+            return phase if phase in ("Succeeded", "Failed", "Error") else ""
+
+        return str(until(f"{self.name} to end", look))
+
+    def waits_for(self) -> dict[str, list[str]]:
+        """Each task with those that it waits for, as the controller's graph has them."""
+        nodes = self.nodes()
+        parents: dict[str, set[str]] = {}
+        for node in nodes.values():
+            for child in node.get("children", []):
+                parents.setdefault(_plain(nodes[child]), set()).add(_plain(node))
+        (root,) = (node for node in nodes.values() if node["displayName"] == self.name)
+        own = {_plain(root)}
+        return {task: sorted(found - {task} - own) for task, found in sorted(parents.items()) if task}
+
+
+def _plain(node: dict[str, Any]) -> str:
+    """The task that a node is of, without the number of a shard or an attempt."""
+    return str(node["displayName"]).split("(")[0]
+
+
+def _task(pod: dict[str, Any]) -> str:
+    """The task and shard of a pod: the last part of its node's name, without the number of the attempt."""
+    name = pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"].split(".")[-1]
+    return str(name.rpartition("(")[0] or name)
+
+
+def submit(file: Path, parameters: dict[str, str]) -> Run:
+    """What `argo submit FILE -p NAME=VALUE` does; of a CronWorkflow, what `--from` does."""
+    document = yaml.safe_load(file.read_text())
+    if document["kind"] == "CronWorkflow":
+        document["metadata"] = {"generateName": document["metadata"]["name"] + "-"}
+        document |= {"kind": "Workflow", "spec": document["spec"]["workflowSpec"]}
+    with_parameters(document["spec"], parameters)
+    made = kubectl("create", "-f", "-", "-o", "jsonpath={.metadata.name}", text=json.dumps(document))
+    return Run(made)
+
+
+def with_parameters(spec: dict[str, Any], parameters: dict[str, str]) -> None:
+    """Put values into a workflow's arguments, in the place of its defaults."""
+    declared = {each["name"]: each for each in spec["arguments"]["parameters"]}
+    declared |= {name: {"name": name, "value": value} for name, value in parameters.items()}
+    spec["arguments"]["parameters"] = list(declared.values())
+
+
+def runs() -> Iterator[Run]:
+    """All workflows on the cluster."""
+    for document in json.loads(kubectl("get", "workflows", "-o", "json"))["items"]:
+        yield Run(document["metadata"]["name"])
+
+
+def metric(name: str) -> float:
+    """What the controller tells Prometheus now."""
+    pod = kubectl("get", "pods", "--namespace=argo", "-o", "jsonpath={.items[0].metadata.name}")
+    page = kubectl("get", "--raw", f"/api/v1/namespaces/argo/pods/https:{pod}:9090/proxy/metrics")
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    return float(values[f"argo_workflows_{name}"])

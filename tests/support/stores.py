@@ -1,0 +1,19 @@
+"""Points this process at an S3 server."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+from lobar.storage import filesystem
+
+
+@contextmanager
+def use_server(environment: Mapping[str, str]) -> Iterator[None]:
+    """Within the block s3:// URLs are those of the server that these variables name."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        filesystem._filesystem.cache_clear()
+        yield
+    filesystem._filesystem.cache_clear()

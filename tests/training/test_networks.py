@@ -1,0 +1,161 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import openvino as ov
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bench import notebook
+from lobar.core.errors import InputError
+from lobar.imaging.sampling import Sampling
+from lobar.inference.engines import OpenVino
+from lobar.storage import objects
+from lobar.storage.layout import Model
+from lobar.training import export, losses, networks
+
+
+def layer_list(model: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
+    return [(type(layer).__name__, tuple(layer.output.shape)) for layer in model.layers]
+
+
+def test_the_notebooks_layers_and_parameters() -> None:
+    ours, theirs = networks.notebook(256, 32, 2, 4), notebook.create_network(256, 32, 2, 4)
+    assert ours.count_params() == 12_727_969
+    assert layer_list(ours) == layer_list(theirs)
+
+
+def test_the_notebooks_weights_give_the_notebooks_output() -> None:
+    ours, theirs = networks.notebook(64, 4, 2, 3), notebook.create_network(64, 4, 2, 3)
+    ours.set_weights(theirs.get_weights())
+    images = np.random.default_rng(0).random((3, 64, 64, 1)).astype(np.float32)
+    np.testing.assert_allclose(ours(images), theirs(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("sampling", Sampling)
+def test_integers_are_scaled_inside(sampling: Sampling) -> None:
+    model = networks.create("notebook", sampling, 32, 4, 1, 2)
+    levels = (
+        np.random.default_rng(0).integers(0, sampling.max_value + 1, (2, 32, 32, 1)).astype(sampling.dtype)
+    )
+    np.testing.assert_allclose(model(levels), model.layers[-1](levels / sampling.max_value), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("depth", [2, 3])
+def test_openvino_computes_what_keras_does(name: str, depth: int, tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = networks.create(name, Sampling.AREA, 32, 4, 1, depth)
+    levels = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    place = Model(str(tmp_path))
+    engine = OpenVino(place, export.export(model, place, levels), "float32")
+    ((_, _, maps),) = engine.maps([(None, levels)])
+    assert maps.std() > 0
+    np.testing.assert_allclose(maps, np.asarray(model(levels[..., None]))[..., 0], atol=1e-5)
+
+
+FORWARD = """
+import sys
+import numpy as np
+from lobar import network
+from lobar.backend import keras, ops
+from lobar.dicom import Sampling
+
+arrays = np.load(sys.argv[2])
+model = network.create(sys.argv[1], Sampling.AREA, 32, 4, 1, 3)
+model.set_weights([arrays[str(i)] for i in range(len(model.weights))])
+np.save(sys.argv[3], ops.convert_to_numpy(model(arrays["levels"])))
+print(keras.backend.backend())
+"""
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_compute_the_same(backend: str, name: str, tmp_path: Path) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; lobar itself runs Keras on TensorFlow")
+    model = networks.create(name, Sampling.AREA, 32, 4, 1, 3)
+    levels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    weights = {str(i): np.asarray(each) for i, each in enumerate(model.weights)}
+    np.savez(tmp_path / "in.npz", levels=levels, **weights)
+    command = [sys.executable, "-c", FORWARD, name, tmp_path / "in.npz", tmp_path / "out.npy"]
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split()[-1] == backend
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.asarray(model(levels)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_the_head_stays_exact_in_int8(name: str, tmp_path: Path) -> None:
+    """Calibrated on images that mostly have no opacity, a head in int8 gave no probability above a half."""
+    place = Model(str(tmp_path))
+    levels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8)
+    export.export(networks.create(name, Sampling.AREA, 32, 4, 1, 2), place, levels)
+    xml, weights = map(objects.read, place.openvino("int8"))
+    operations = ov.Core().read_model(xml, weights).get_ordered_ops()
+    kinds = [operation.get_type_name() for operation in operations]
+    head = len(kinds) - 1 - kinds[::-1].index("Convolution")
+    assert kinds[:head].count("FakeQuantize") > 4
+    fed = operations[head].input_value(0).get_node().get_type_name()
+    assert "FakeQuantize" not in [fed, *kinds[head:]]
+
+
+@pytest.mark.parametrize(("name", "cells"), [("notebook", 4), ("finer", 8), ("unet", 8)])
+def test_the_head_is_as_fine_as_it_says(name: str, cells: int) -> None:
+    model = networks.NETWORKS[name](32, 4, 1, 3)
+    (head,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
+    assert head.output.shape == (None, cells, cells, 1)
+    assert model.output.shape == (None, 32, 32, 1)
+
+
+def test_wrong_shapes_and_names_are_rejected() -> None:
+    with pytest.raises(InputError, match="--network vgg: there is none of that name; choose notebook, finer"):
+        networks.create("vgg", Sampling.AREA, 64, 4, 1, 2)
+    with pytest.raises(InputError, match="--depth 1: a unet needs 2 or more"):
+        networks.create("unet", Sampling.AREA, 64, 4, 1, 1)
+    with pytest.raises(InputError, match=r"--image-size 100 is no multiple of 2\*\*depth = 8"):
+        networks.create("notebook", Sampling.AREA, 100, 4, 1, 3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 100), st.booleans())
+def test_losses_and_metric_equal_the_notebooks(batch: int, seed: int, empty: bool) -> None:
+    rng = np.random.default_rng(seed)
+    truth = tf.constant((rng.random((batch, 8, 8, 1)) > (1 if empty else 0.6)).astype(np.float32))
+    predicted = tf.constant(rng.random((batch, 8, 8, 1)).astype(np.float32))
+    for name in ("iou_loss", "iou_bce_loss", "mean_iou"):
+        found = np.asarray(getattr(losses, name)(truth, predicted))
+        np.testing.assert_allclose(found, getattr(notebook, name)(truth, predicted), rtol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 100))
+def test_the_loss_of_an_image_is_the_notebooks_of_it_alone_in_any_batch(batch: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = (rng.random((batch, 8, 8, 1)) > 0.6).astype(np.float32)
+    predicted = rng.random((batch, 8, 8, 1)).astype(np.float32)
+    together = np.asarray(losses.image_iou_bce_loss(truth, predicted))
+    alone = [losses.iou_bce_loss(truth[i : i + 1], predicted[i : i + 1])[0] for i in range(batch)]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES.values())
+def test_losses_do_not_overflow_in_half_precision(loss: Callable[..., object]) -> None:
+    """The sum of an image's 512 x 512 pixels is beyond what half precision holds."""
+    truth = np.ones((2, 512, 512, 1), np.float16)
+    found = np.asarray(loss(truth, truth))
+    assert np.isfinite(found).all()
+    assert abs(found).max() < 1e-2
+
+
+def test_an_empty_mask_scores_well_by_the_notebooks_metric() -> None:
+    truth = np.zeros((10, 8, 8, 1), np.float32)
+    truth[0, :4] = 1
+    assert float(losses.mean_iou(truth, np.zeros_like(truth))) > 0.9
