@@ -1,8 +1,12 @@
 """explain: trace a row of a submission back to what made it, and compute it again."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lobar.inference.lineage import Lineage
 
 
 def main(
@@ -13,43 +17,56 @@ def main(
     from lobar.core.errors import InputError
     from lobar.core.version import code_version
     from lobar.inference import lineage
-    from lobar.storage import objects
     from lobar.storage.layout import Prediction
+    from lobar.storage.objects import absolute
 
-    found = lineage.trace(Prediction(objects.absolute(prediction)), patient_id)
-    made, image, training = found.plan.inputs, found.image.object, found.training["inputs"]
-    print(f"{patient_id}: {_row(found.row, found.rejected)}")
+    found = lineage.trace(Prediction(absolute(prediction)), patient_id)
+    print(f"{patient_id}: {_row(found.rejection or found.row)}")
+    image = found.image.object
     print(f"  image: {image.url}, {image.bytes} bytes, etag {image.etag}")
     try:
         print(f"    unchanged since the plan, SHA-256 {lineage.image_sha256(found)}")
     except InputError as error:
         print(f"    not the planned one: {error}")
-    print(f"  shard {found.shard} of {made['shards']}: {found.plan.place.url}")
-    print(f"    predicted {found.record['created']} by lobar {made['lobar']},"
-          f" in {made['precision']} on the {made['device']}")  # fmt: skip
-    print(f"  operating point: {_options(made['operating_point'])}")
-    print(f"  model: {made['model']}, trained {found.training['created']} by lobar {training['lobar']}")
-    print(f"    {_options(training['options'])}")
-    metric = found.evaluation["systems"]["tuned"]["metric"]
-    print(f"    challenge metric {metric:.3f} on {found.evaluation['images']} validation images"
-          if metric is not None else "    no validation image counted")  # fmt: skip
-    print(f"  dataset: {training['dataset']}, index SHA-256 {training['index']}")
-    print(
-        f"    labels: {found.dataset['inputs']['labels']}, SHA-256 {found.dataset['inputs']['labels_sha256']}"
-    )
-    print(f"    images: {found.dataset['inputs']['images']}")
+    _print_origin(found, absolute(prediction))
     if replay:
-        row, rejected = lineage.replay(found)
-        same = (row, rejected) == (found.row, found.rejected)
-        print(f"replayed by lobar {code_version()}: {'the same row' if same else _row(row, rejected)}")
+        result = lineage.replay(found)
+        same = result == (found.rejection or found.row)
+        print(f"replayed by lobar {code_version()}: {'the same row' if same else _row(result)}")
         if not same:
-            was = _row(found.row, found.rejected)
-            raise InputError(f"{patient_id}: the row is another one, it was {was}; compare code and model")
+            was = _row(found.rejection or found.row)
+            raise InputError(f"{patient_id}: the row differs, it was {was}; compare code and model")
 
 
-def _row(row: str, rejected: str | None) -> str:
-    return f"rejected: {rejected}" if rejected else row.strip() or "no box"
+def _print_origin(found: "Lineage", prediction: str) -> None:
+    from lobar.evaluation.record import Evaluation
+    from lobar.storage import records
+    from lobar.storage.layout import Model
+
+    plan, training, dataset = found.plan.inputs, found.training.inputs, found.dataset.inputs
+    print(f"  shard {found.number} of {plan.shards}: {prediction}")
+    print(
+        f"    predicted {found.shard.created} by lobar {plan.lobar}, in {plan.precision} on the {plan.device}"
+    )
+    print(f"  operating point: {_fields(plan.operating_point)}")
+    print(f"  model: {plan.model}, trained {found.training.created} by lobar {training.lobar}")
+    print(f"    {_fields(training.recipe)}, seed {training.seed}")
+    evaluation = records.read(Model(plan.model).evaluation, Evaluation)
+    print(f"    challenge metric {evaluation.systems['tuned']} on {evaluation.images} validation images")
+    print(f"  dataset: {training.dataset}, index SHA-256 {training.index}")
+    print(f"    labels: {dataset.labels}, SHA-256 {dataset.labels_sha256}")
+    print(f"    images: {dataset.images}")
 
 
-def _options(options: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in options.items())
+def _row(row: object) -> str:
+    from lobar.core.rejections import Rejection
+    from lobar.inference.rows import Row
+
+    if isinstance(row, Rejection):
+        return f"rejected: {row.reason}"
+    assert isinstance(row, Row)
+    return row.prediction_string.strip() or "no box"
+
+
+def _fields(value: object) -> str:
+    return ", ".join(f"{name} {field}" for name, field in asdict(value).items())  # type: ignore[call-overload]

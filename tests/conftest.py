@@ -131,9 +131,9 @@ class World:
 
 
 SQUARE = 24
+RECIPE_CHANGES = "image_size=64,channels=4,blocks=1,depth=2,epochs=12,batch_size=8,learning_rate=0.01"
 WORKFLOW = [
-    "image-size=64", "channels=4", "blocks=1", "depth=2", "epochs=12", "batch-size=8", "learning-rate=0.01",
-    "shards=3", "valid-fraction=0.3", "max-rejected-new=0.2",
+    "recipe=demo", f"recipe-changes={RECIPE_CHANGES}", "shards=3", "valid-fraction=0.3", "max-rejected-new=0.2",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from lobar.core.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A patient (RSNA's patientId, an exam) that was left out: where it was found, why, and what was there."""
+    """A patient (RSNA's patientId, an exam) that was left out: where it was found, why, what was there."""
 
     patient_id: str
     where: str
@@ -34,7 +34,7 @@ def check_share(rejected: Sequence[Rejection], total: int, allowed: float, what:
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts(rejected).items())
         examples = "; ".join(str(rejection) for rejection in rejected[:3])
         raise InputError(
-            f"{len(rejected)} of {total} {what} rejected ({reasons}), more than the allowed share {allowed:g}; "
+            f"{len(rejected)} of {total} {what} rejected ({reasons}); the allowed share is {allowed:g}; "
             f"fix them or allow more. For example {examples}",
             setting="max_rejected",
         )

@@ -1,4 +1,4 @@
-"""Which images lie below a prefix, and in which order they stand everywhere."""
+"""The images under a prefix, and the order that they have everywhere."""
 
 import hashlib
 import re
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from lobar.core.errors import InputError
 from lobar.storage import objects
 
-UNKEPT = r"\x00-\x1f\ud800-\udfff"  # what a CSV in UTF-8 cannot keep
+NOT_IN_CSV = r"\x00-\x1f\ud800-\udfff"  # characters that a CSV in UTF-8 cannot hold
 IMAGE_NAME = re.compile(
-    rf"(?P<id>[^{UNKEPT}]+)\.(dcm|dicom)|(?P<bare>[^{UNKEPT}.]+(\.\d[^{UNKEPT}.]*)*)", re.IGNORECASE
+    rf"(?P<id>[^{NOT_IN_CSV}]+)\.(dcm|dicom)|(?P<bare>[^{NOT_IN_CSV}.]+(\.\d[^{NOT_IN_CSV}.]*)*)",
+    re.IGNORECASE,
 )
 
 
@@ -22,7 +23,7 @@ class Image:
 
 
 def order_key(patient_id: str) -> bytes:
-    """Where an image stands in every list: by a hash, since ids sorted by name are not a random order."""
+    """The position of an image in every list: by a hash, because the order of ids is not random."""
     return hashlib.sha256(patient_id.encode()).digest()
 
 

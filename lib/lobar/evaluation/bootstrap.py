@@ -20,9 +20,22 @@ class Interval:
     high: float | None
     counted: int
 
+    def __str__(self) -> str:
+        if self.metric is None:
+            return "no image counts"
+        return f"{self.metric:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    @property
+    def signed(self) -> str:
+        """A gain in words, with its sign."""
+        if self.metric is None:
+            return "no image counts"
+        return f"{self.metric:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
 
 def interval(exams: Sequence[Exam], values: Sequence[float | None]) -> Interval:
-    """The metric and its 95 % percentile bootstrap interval, over groups: a person's images are alike.
+    """The metric and its 95 % percentile bootstrap interval, over groups, because the images of a patient are
+    alike.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
     """

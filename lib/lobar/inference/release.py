@@ -39,7 +39,7 @@ class EvaluationInputs:
 
 @dataclass(frozen=True)
 class Offer:
-    """A precision that a model may predict in, and the CPU features that it was judged with (none: any CPU)."""
+    """A precision that a model may predict in, and the CPU features it was judged with (none: any CPU)."""
 
     tuned: OperatingPoint
     notebook: OperatingPoint

@@ -1,8 +1,9 @@
 """Typed records: one JSON object each, created last, so that what it names is complete.
 
-A record is a dataclass with the `format` of its fields, its `inputs` (what it was made from) and `created` (when). It
-is created and never overwritten: the same work on the same inputs finds its record, other work in the same place is
-rejected. The data that a record names are objects named by their content, so they never change either.
+A record is a dataclass with the `format` of its fields, its `inputs` (what it was made from) and `created`
+(when). It is created and never overwritten: the same work on the same inputs finds its record, other work in
+the same place is rejected. The data that a record names are objects named by their content, so they never
+change either.
 """
 
 import hashlib
@@ -94,8 +95,8 @@ def find(url: str, kind: type[R], inputs: object, otherwise: str = "choose anoth
 def create(url: str, record: R, otherwise: str = "choose another place") -> R:
     """Create a record, the last object of its kind, and return the one that is there now.
 
-    Where another writer was first with the same inputs, its record stays. Raises InputError if it is there with other
-    inputs.
+    Where another writer was first with the same inputs, its record stays. Raises InputError if it is there
+    with other inputs.
     """
     if objects.create(url, encode(record)):
         return record

@@ -1,4 +1,4 @@
-"""One network on all GPUs of a node: each takes its share of every batch."""
+"""One network on all GPUs of a node: each GPU processes its share of every batch."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -12,8 +12,8 @@ from lobar.training.keras_backend import keras
 log = logging.getLogger(__name__)
 
 
-def all_of_this_node() -> AbstractContextManager[object]:
-    """A scope to make and compile a network in; with one GPU or none it changes nothing."""
+def all_gpus() -> AbstractContextManager[object]:
+    """A scope to create and compile a network in; with at most one GPU it changes nothing."""
     import tensorflow as tf
 
     found = [device.name for device in tf.config.list_logical_devices("GPU")]
@@ -39,8 +39,8 @@ def batch_size(model: keras.Model, wanted: int, images: int) -> int:
     size -= size % count
     if size == 0:
         raise InputError(
-            f"--batch-size {wanted} and {images} training images for {count} GPUs: each needs one image "
-            "a step; give more of either, or fewer GPUs"
+            f"batch_size {wanted} and {images} training images for {count} GPUs: each GPU needs one image "
+            "per step; use a larger batch, more images or fewer GPUs"
         )
     if size < wanted:
         shared = f" for {count} GPUs" if count > 1 else ""

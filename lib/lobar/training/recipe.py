@@ -44,15 +44,13 @@ class Precision(StrEnum):
 class Recipe:
     """All that a training depends on besides its dataset and its seed.
 
-    network, channels, blocks, depth: the network, the channels of its first layer, the residual blocks of a stage, and
-    the number of stages, each at half the size.
-    image_size, sampling: pixels of a side that the network sees, and how an image is brought to that size.
-    epochs: passes over the training images.
+    network, channels, blocks, depth: the network, the channels of its first layer, the residual blocks of a
+    stage, and the number of stages, each at half the size. image_size, sampling: pixels of a side that the
+    network sees, and how an image is brought to that size. epochs: passes over the training images.
     schedule_epochs: epochs in which the cosine falls from `learning_rate` to 0; 0: as many as `epochs`.
-    batch_size: images in a step.
-    positive_fraction: share of positive images in an epoch; 0: the natural ratio.
-    precision: of the arithmetic in training.
-    init: URL of a trained model whose weights the training starts from; empty: random weights.
+    batch_size: images in a step. positive_fraction: share of positive images in an epoch; 0: the natural
+    ratio. precision: of the arithmetic in training. init: URL of a trained model whose weights the training
+    starts from; empty: random weights.
     """
 
     network: Network
@@ -63,7 +61,7 @@ class Recipe:
     sampling: Sampling
     epochs: Count
     schedule_epochs: Annotated[int, msgspec.Meta(ge=0)]
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)]
+    learning_rate: Annotated[float, msgspec.Meta(ge=0)]
     batch_size: Count
     loss: Loss
     positive_fraction: Share
@@ -80,8 +78,8 @@ def names() -> list[str]:
 def load(name: str, changes: str = "") -> Recipe:
     """A recipe by its name or by the URL of a YAML file, with `changes` as `key=value,key=value`.
 
-    Raises InputError for an unknown recipe, an unknown or missing field, and a value of the wrong type or out of range;
-    the text lists what is possible.
+    Raises InputError for an unknown recipe, an unknown or missing field, and a value of the wrong type or out
+    of range; the text lists what is possible.
     """
     if name in names():
         text = (files("lobar.training") / "recipes" / f"{name}.yaml").read_text()
@@ -92,8 +90,7 @@ def load(name: str, changes: str = "") -> Recipe:
             f"recipe {name}: there is none of that name; choose {', '.join(names())}, or give a URL"
         )
     values = _mapping(text, f"recipe {name}")
-    recipe = _recipe(values | _changes(changes), f"recipe {name}")
-    return recipe
+    return _recipe(values | _changes(changes), f"recipe {name}")
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
@@ -138,11 +135,11 @@ def _recipe(values: Mapping[str, Any], where: str) -> Recipe:
 def _possible(hint: Any) -> str:
     """What a field takes, in words."""
     if isinstance(hint, EnumType):
-        return " or ".join(str(member) for member in hint)
+        return " or ".join(hint)
     if typing.get_origin(hint) is not Annotated:
         return "a text"
     kind, meta = typing.get_args(hint)
-    bounds = {"at least": meta.ge, "more than": meta.gt, "at most": meta.le}
+    bounds = {"at least": meta.ge, "at most": meta.le}
     words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
     return " and ".join([f"a {'whole ' * (kind is int)}number, {words[0]}", *words[1:]])
 
