@@ -18,6 +18,8 @@ import msgspec
 from lobar.core.errors import AbsentError, InputError
 from lobar.storage import objects
 
+ELSEWHERE = "choose another place"
+
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -79,7 +81,7 @@ def read(url: str, kind: type[R]) -> R:
         raise InputError(f"{url}: not a record of {kind.MADE_BY} ({error}); {again}") from error
 
 
-def find(url: str, kind: type[R], inputs: object, otherwise: str = "choose another place") -> R | None:
+def find(url: str, kind: type[R], inputs: object, otherwise: str = ELSEWHERE) -> R | None:
     """The record at `url` if it was made from these inputs, None if there is none yet.
 
     Raises InputError if it was made from others; the text says what differs, and `otherwise` what to do.
@@ -92,7 +94,7 @@ def find(url: str, kind: type[R], inputs: object, otherwise: str = "choose anoth
     return record
 
 
-def create(url: str, record: R, otherwise: str = "choose another place") -> R:
+def create(url: str, record: R, otherwise: str = ELSEWHERE) -> R:
     """Create a record, the last object of its kind, and return the one that is there now.
 
     Where another writer was first with the same inputs, its record stays. Raises InputError if it is there
@@ -112,7 +114,8 @@ def _check_inputs(url: str, record: Record, inputs: object, otherwise: str) -> N
         return
     differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
     shown = "; ".join(f"{key} was {found.get(key)!r}, now {wanted.get(key)!r}" for key in differing[:3])
-    raise InputError(f"{url}: made from other inputs ({shown}); {otherwise}")
+    setting = "out" if otherwise == ELSEWHERE else ""
+    raise InputError(f"{url}: made from other inputs ({shown}); {otherwise}", setting)
 
 
 def put(named: Callable[[str], str], data: bytes) -> str:

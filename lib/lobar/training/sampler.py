@@ -57,7 +57,7 @@ def load(exams: list[Exam], recipe: Recipe, name: str) -> tuple[Split, list[Reje
         else:
             images[len(kept)] = image.levels
             kept.append(image.item)
-    check_share(rejected, len(exams), MAX_REJECTED, f"{name} images")
+    check_share(rejected, len(exams), MAX_REJECTED, f"{name} images", setting="")
     return Split(kept, images[: len(kept)]), rejected
 
 
