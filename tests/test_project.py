@@ -21,6 +21,8 @@ REPOSITORY_PATH = re.compile(
 LIBRARY_PATH = re.compile(
     r"(?<![\w./:-])(?:core|storage|imaging|data|training|inference|evaluation|workflow|synthetic)/[\w/]+\.py\b"
 )
+DOCUMENT = re.compile(r"\bdocs/[\w-]+\.\w+")
+TEXT = {".py", ".yaml", ".html", ".go"}
 FORBIDDEN = re.compile(r"\b(films?|anew|mend(?:s|ed|ing)?|beside|told to stop)\b", re.IGNORECASE)
 
 
@@ -82,6 +84,16 @@ def test_paths_in_documents_exist(document: Path) -> None:
         if not re.search("[A-Z]", path) and not any(folder.glob(path.rstrip("/")))
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "folder", ["Makefile", "Dockerfile", "bench", "dev", "jobs", "k8s", "lib", "workflows"]
+)
+def test_documents_that_other_files_name_exist(folder: str) -> None:
+    path = ROOT / folder
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in TEXT]
+    named = {(_name(file), name) for file in files for name in DOCUMENT.findall(file.read_text())}
+    assert sorted((file, name) for file, name in named if not (ROOT / name).exists()) == []
 
 
 def test_readme_fits_on_two_screens() -> None:
