@@ -20,36 +20,36 @@ def main(
     from lobar.storage.layout import Prediction
     from lobar.storage.objects import absolute
 
-    found = lineage.trace(Prediction(absolute(prediction)), patient_id)
-    print(f"{patient_id}: {_row(found.rejection or found.row)}")
-    image = found.image.object
+    origin = lineage.trace(Prediction(absolute(prediction)), patient_id)
+    print(f"{patient_id}: {_text(origin.rejection or origin.row)}")
+    image = origin.image.object
     print(f"  image: {image.url}, {image.bytes} bytes, etag {image.etag}")
     try:
-        print(f"    unchanged since the plan, SHA-256 {lineage.image_sha256(found)}")
+        print(f"    unchanged since the plan, SHA-256 {lineage.image_sha256(origin)}")
     except InputError as error:
         print(f"    not the planned one: {error}")
-    _print_origin(found, absolute(prediction))
+    _print_origin(origin, absolute(prediction))
     if replay:
-        result = lineage.replay(found)
-        same = result == (found.rejection or found.row)
-        print(f"replayed by lobar {code_version()}: {'the same row' if same else _row(result)}")
+        result = lineage.replay(origin)
+        same = result == (origin.rejection or origin.row)
+        print(f"replayed by lobar {code_version()}: {'the same row' if same else _text(result)}")
         if not same:
-            was = _row(found.rejection or found.row)
+            was = _text(origin.rejection or origin.row)
             raise InputError(f"{patient_id}: the row differs, it was {was}; compare code and model")
 
 
-def _print_origin(found: "Lineage", prediction: str) -> None:
+def _print_origin(origin: "Lineage", prediction: str) -> None:
     from lobar.evaluation.record import Evaluation
     from lobar.storage import records
     from lobar.storage.layout import Model
 
-    plan, training, dataset = found.plan.inputs, found.training.inputs, found.dataset.inputs
-    print(f"  shard {found.number} of {plan.shards}: {prediction}")
+    plan, training, dataset = origin.plan.inputs, origin.training.inputs, origin.dataset.inputs
+    print(f"  shard {origin.number} of {plan.shards}: {prediction}")
     print(
-        f"    predicted {found.shard.created} by lobar {plan.lobar}, in {plan.precision} on the {plan.device}"
+        f"    predicted {origin.shard.created} by lobar {plan.lobar}, in {plan.precision} on the {plan.device}"
     )
     print(f"  operating point: {_fields(plan.operating_point)}")
-    print(f"  model: {plan.model}, trained {found.training.created} by lobar {training.lobar}")
+    print(f"  model: {plan.model}, trained {origin.training.created} by lobar {training.lobar}")
     print(f"    {_fields(training.recipe)}, seed {training.seed}")
     evaluation = records.read(Model(plan.model).evaluation, Evaluation)
     print(f"    challenge metric {evaluation.systems['tuned']} on {evaluation.images} validation images")
@@ -58,7 +58,7 @@ def _print_origin(found: "Lineage", prediction: str) -> None:
     print(f"    images: {dataset.images}")
 
 
-def _row(row: object) -> str:
+def _text(row: object) -> str:
     from lobar.core.rejections import Rejection
     from lobar.inference.rows import Row
 

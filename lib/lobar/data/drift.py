@@ -125,7 +125,7 @@ def _categories(name: str, new: Sequence[str], trained: Sequence[str]) -> Shift 
 def _stability_index(
     now: np.ndarray, was: np.ndarray, new_count: int, trained_count: int
 ) -> tuple[float, float]:
-    """The index of two sets of counts, and the limit that samples of one population stay below.
+    """The index of two sets of counts, and the limit that samples of one population rarely exceed.
 
     Between samples of one population it is (1 / new + 1 / trained) times a chi-square with one degree of
     freedom less than there are bins. Sources: Yurdakul, Statistical Properties of Population Stability Index,

@@ -30,16 +30,16 @@ def order_key(patient_id: str) -> bytes:
 def list_images(url: str) -> tuple[list[Image], list[str]]:
     """The images under a prefix in the order of `order_key`, and the URLs of other objects there.
 
-    An image is an object named ID.dcm, ID.dicom, or ID alone where that has no suffix but numbers (a UID),
-    the ID in Unicode without control characters. Hidden objects do not count. Raises InputError where there
-    is no image.
+    An image is an object named ID.dcm or ID.dicom, or just ID if it has no suffix other than numbers (a UID).
+    The ID is Unicode without control characters. Hidden objects are skipped. Raises InputError if there is no
+    image.
     """
     images, others = [], []
     root = objects.absolute(url)
     for item in objects.list_objects(url):
-        file, below = objects.name(item.url), item.url.removeprefix(root)
-        outside = ".." in below.split("/")  # a store may keep such a key as it is
-        if "/." in below and not outside:
+        file, path = objects.name(item.url), item.url.removeprefix(root)
+        outside = ".." in path.split("/")  # a store may keep such a key as it is
+        if "/." in path and not outside:
             continue
         if (named := IMAGE_NAME.fullmatch(file)) and not outside:
             images.append(Image(named["id"] or named["bare"], item))

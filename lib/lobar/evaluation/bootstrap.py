@@ -13,7 +13,9 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """The challenge metric over images with its 95 % interval, and the images that count; None if none do."""
+    """The challenge metric over images with its 95 % interval, and how many images count; None if no image
+    counts.
+    """
 
     metric: float | None
     low: float | None

@@ -53,7 +53,7 @@ class Comparison:
 
 
 def compare(challenger: Model, champion: Model | None, dataset: Dataset) -> Comparison:
-    """Compare a challenger with the champion, or with the detector without a network if there is none yet."""
+    """Compare a challenger with the champion, or before the first one with the detector without a network."""
     exams = read_index(dataset, "valid")
     ours = scores_on(challenger, dataset, exams)
     theirs = scores_on(champion, dataset, exams) if champion else scores_without_network(challenger, dataset)

@@ -34,7 +34,7 @@ def choose(
 
     Among positives with a prediction: `best` and `worst` by score, `typical` those around the median of what
     is left. `missed` are positives without any box, the largest first; `false` negatives with one, the
-    surest first.
+    most confident first.
     """
 
     def positions(positive: bool, called: bool) -> list[int]:

@@ -103,7 +103,7 @@ class OpenVino:
         xml, weights = records.get(model.network, sha256s[0]), records.get(model.weights, sha256s[1])
         core = ov.Core()
         settings = {
-            # OpenVINO would take bfloat16 by itself where the CPU has it, and count the node's CPUs
+            # OpenVINO would choose bfloat16 if the CPU has it, and use all CPUs of the node
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": cpus(),
             "NUM_STREAMS": min(IN_FLIGHT, cpus()),

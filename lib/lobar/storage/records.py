@@ -69,14 +69,14 @@ def read(url: str, kind: type[R]) -> R:
         raise AbsentError(f"{url}: not there; run {kind.MADE_BY} first, or check the URL") from error
     again = f"restore it, or run {kind.MADE_BY} again in another place"
     try:
-        found = msgspec.json.decode(data)
+        values = msgspec.json.decode(data)
     except ValueError as error:
         raise InputError(f"{url}: not a JSON record ({error}); {again}") from error
-    version = found.get("format") if isinstance(found, dict) else None
+    version = values.get("format") if isinstance(values, dict) else None
     if version != kind.FORMAT:
         raise InputError(f"{url}: a record of format {version!r}; this lobar reads {kind.FORMAT}; {again}")
     try:
-        return msgspec.convert(found, kind)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{url}: not a record of {kind.MADE_BY} ({error}); {again}") from error
 
@@ -102,18 +102,18 @@ def create(url: str, record: R, otherwise: str = ELSEWHERE) -> R:
     """
     if objects.create(url, encode(record)):
         return record
-    found = read(url, type(record))
-    _check_inputs(url, found, record.inputs, otherwise)  # type: ignore[attr-defined]
-    return found
+    existing = read(url, type(record))
+    _check_inputs(url, existing, record.inputs, otherwise)  # type: ignore[attr-defined]
+    return existing
 
 
 def _check_inputs(url: str, record: Record, inputs: object, otherwise: str) -> None:
-    found = msgspec.to_builtins(record.inputs)  # type: ignore[attr-defined]
+    recorded = msgspec.to_builtins(record.inputs)  # type: ignore[attr-defined]
     wanted = msgspec.to_builtins(inputs)
-    if found == wanted:
+    if recorded == wanted:
         return
-    differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-    shown = "; ".join(f"{key} was {found.get(key)!r}, now {wanted.get(key)!r}" for key in differing[:3])
+    differing = sorted(key for key in {*recorded, *wanted} if recorded.get(key) != wanted.get(key))
+    shown = "; ".join(f"{key} was {recorded.get(key)!r}, now {wanted.get(key)!r}" for key in differing[:3])
     setting = "out" if otherwise == ELSEWHERE else ""
     raise InputError(f"{url}: made from other inputs ({shown}); {otherwise}", setting)
 

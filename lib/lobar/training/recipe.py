@@ -79,7 +79,7 @@ def load(name: str, changes: str = "") -> Recipe:
         text = objects.read(name).decode(errors="replace")
     else:
         raise InputError(
-            f"recipe {name}: there is none of that name; choose {', '.join(names())}, or give a URL"
+            f"recipe {name}: there is no such recipe; choose {', '.join(names())}, or give a URL"
         )
     values = _mapping(text, f"recipe {name}")
     recipe = _recipe(values | _changes(changes), f"recipe {name}")
@@ -121,7 +121,7 @@ def _recipe(values: Mapping[str, Any], where: str) -> Recipe:
         except msgspec.ValidationError:
             raise InputError(f"{where}: {name} is {value!r}; it takes {_possible(hints[name])}") from None
     if missing := [name for name in known if name not in converted and name != "init"]:
-        raise InputError(f"{where}: without {', '.join(missing)}; a recipe has all of its fields")
+        raise InputError(f"{where}: {', '.join(missing)} missing; a recipe sets every field")
     return Recipe(**converted)
 
 

@@ -87,8 +87,8 @@ def batches(
 def _order(split: Split, positive_fraction: float, rng: np.random.Generator) -> np.ndarray:
     """As many images as there are, in random order, with this share of positive ones; 0: each image once.
 
-    To reach the share some images are repeated, none a third time before all were used twice, and others are
-    not used.
+    To reach the share some images are repeated, no image a third time before all were used twice, and others
+    are not used.
     """
     count = len(split.exams)
     positive = np.array([bool(exam.boxes) for exam in split.exams])

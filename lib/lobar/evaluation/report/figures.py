@@ -57,7 +57,7 @@ def analysis_figures(analysis: Analysis) -> Iterable[Figure]:
         yield figure
     if analysis.froc is not None:
         figure, axes = _panel(
-            f"FROC of boxes: hits beyond IoU {FROC_IOU:g}", "false boxes an image", "boxes found"
+            f"FROC of boxes: hits above IoU {FROC_IOU:g}", "false boxes per image", "truth boxes hit"
         )
         _draw(axes, analysis.froc)
         axes.set_xlim(0, max(0.1, *analysis.froc.x))

@@ -24,17 +24,17 @@ MESSAGE = 300
 def ended(workflow: str, status: str, seconds: float, failures: str) -> list[str]:
     """How a workflow ended, and each node that failed with its message and what to do.
 
-    `failures` is Argo's `workflow.failures`, a JSON list; whatever else it is is shown as it came.
+    `failures` is Argo's `workflow.failures`, a JSON list; anything else is shown unchanged.
     """
     lines = [f"{workflow}: {status} after {timedelta(seconds=round(seconds))}"]
     try:
         nodes = json.loads(failures or "[]")
         # Argo quotes the list once more
         nodes = (json.loads(nodes) if isinstance(nodes, str) else nodes) or []
-        told = {f"{node['displayName']}: {_reason(node['message'])}": node["message"] for node in nodes}
+        messages = {f"{node['displayName']}: {_reason(node['message'])}": node["message"] for node in nodes}
     except (ValueError, TypeError, KeyError):
         return [*lines, f"  failures: {_line(failures)}"]
-    for line, message in told.items():
+    for line, message in messages.items():
         if not message or message.startswith("retryStrategy."):
             continue  # a node that failed because another did
         lines.append(f"  {line}")
@@ -51,10 +51,10 @@ def left(model: Model | None, prediction: Prediction | None, champions: Registry
         parts.append((f"submission {prediction.submission}", lambda: _submission(prediction)))
     if champions:
         parts.append((f"registry {champions.url}", lambda: _champion(champions)))
-    return [line for name, part in parts for line in _told(name, part)]
+    return [line for name, part in parts for line in _lines(name, part)]
 
 
-def _told(name: str, part: Callable[[], Iterator[str]]) -> list[str]:
+def _lines(name: str, part: Callable[[], Iterator[str]]) -> list[str]:
     try:
         return [name, *(f"  {line}" for line in part())]
     except AbsentError:
@@ -88,12 +88,12 @@ def _champion(place: Registry) -> Iterator[str]:
 
 
 def _reason(message: str) -> str:
-    """What Argo says of a node: the exit code, and the last line of its container's message."""
-    code, found, said = message.partition("): ")
-    return _line(f"{code}{found}{said.strip().rpartition(chr(10))[2]}")
+    """A node's message from Argo: the exit code, and the last line of its container's message."""
+    code, separator, text = message.partition("): ")
+    return _line(f"{code}{separator}{text.strip().rpartition(chr(10))[2]}")
 
 
 def _line(text: object) -> str:
-    """Text as one line of a bearable length."""
+    """Text as one line of limited length."""
     line = " ".join(str(text).split())
     return line if len(line) <= MESSAGE else line[: MESSAGE - 1] + "…"
