@@ -45,9 +45,8 @@ def _print_origin(origin: "Lineage", prediction: str) -> None:
 
     plan, training, dataset = origin.plan.inputs, origin.training.inputs, origin.dataset.inputs
     print(f"  shard {origin.number} of {plan.shards}: {prediction}")
-    print(
-        f"    predicted {origin.shard.created} by lobar {plan.lobar}, in {plan.precision} on the {plan.device}"
-    )
+    how = f"in {plan.precision} on the {plan.device}"
+    print(f"    predicted {origin.shard.created} by lobar {plan.lobar}, {how}")
     print(f"  operating point: {_fields(plan.operating_point)}")
     print(f"  model: {plan.model}, trained {origin.training.created} by lobar {training.lobar}")
     print(f"    {_fields(training.recipe)}, seed {training.seed}")

@@ -1,19 +1,12 @@
-"""Keras on its backend, imported quietly and within the CPUs this process may use."""
+"""Keras on the backend that `core.runtime` has set, imported without its messages."""
 
-import os
 import tempfile
 from pathlib import Path
 
 from lobar.core import console
-from lobar.core.concurrency import cpus
 from lobar.core.errors import InputError
 from lobar.storage import records
 from lobar.storage.layout import Model
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# TensorFlow counts the node's CPUs, not the pod's
-for pool in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ.setdefault(pool, str(cpus()))
 
 with console.quiet():
     import keras
