@@ -90,7 +90,7 @@ def check_whole(found: Objects, made: Objects) -> None:
         if name.endswith(".npz"):
             assert hashlib.sha256(data).hexdigest() in name
         elif name.startswith("checkpoints/"):
-            assert f"{Path(name).with_suffix('')}-{data['inputs']}.npz" in found
+            assert f"{Path(name).with_suffix('')}-{data['variables']}.npz" in found
         else:
             assert data == wanted[name], name
         if name.endswith(".json"):

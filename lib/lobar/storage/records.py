@@ -27,7 +27,7 @@ def _now() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Base of all records. A subclass sets MADE_BY, the job that makes it, and declares `inputs`.
+    """Base of all records. A subclass sets MADE_BY, the job that makes it, and the dataclass of its `inputs`.
 
     A subclass whose fields change in meaning or in name raises FORMAT.
     """
@@ -35,7 +35,8 @@ class Record:
     FORMAT: ClassVar[int] = 1
     MADE_BY: ClassVar[str]
 
-    format: int = field(default=0)
+    inputs: Any
+    format: int = 0
     created: str = field(default_factory=_now)
 
     def __post_init__(self) -> None:
@@ -103,12 +104,12 @@ def create(url: str, record: R, otherwise: str = ELSEWHERE) -> R:
     if objects.create(url, encode(record)):
         return record
     existing = read(url, type(record))
-    _check_inputs(url, existing, record.inputs, otherwise)  # type: ignore[attr-defined]
+    _check_inputs(url, existing, record.inputs, otherwise)
     return existing
 
 
 def _check_inputs(url: str, record: Record, inputs: object, otherwise: str) -> None:
-    recorded = msgspec.to_builtins(record.inputs)  # type: ignore[attr-defined]
+    recorded = msgspec.to_builtins(record.inputs)
     wanted = msgspec.to_builtins(inputs)
     if recorded == wanted:
         return

@@ -12,13 +12,21 @@ from lobar.training.keras_backend import keras
 from lobar.training.record import Epoch
 
 
+@dataclass(frozen=True)
+class CheckpointInputs:
+    """What a checkpoint is made from, in the folder of one training."""
+
+    epoch: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Record):
-    """The state after the last epoch of a history: the SHA-256 of its weights and optimizer variables."""
+    """The state after an epoch: the SHA-256 of weights and optimizer variables, and the history up to it."""
 
     MADE_BY: ClassVar[str] = "train"
 
-    inputs: str
+    inputs: CheckpointInputs
+    variables: str
     history: list[Epoch]
 
 
@@ -36,9 +44,10 @@ class Checkpoints:
         body = io.BytesIO()
         np.savez(body, *(variable.numpy() for variable in _variables(model)))
         epoch = len(history)
-        sha256 = records.put(lambda name: self._weights(epoch, name), body.getvalue())
+        sha256 = records.put(lambda name: self._variables(epoch, name), body.getvalue())
         record = objects.join(self.url, f"{epoch:04d}.json")
-        records.create(record, Checkpoint(inputs=sha256, history=history))
+        checkpoint = Checkpoint(inputs=CheckpointInputs(epoch), variables=sha256, history=history)
+        records.create(record, checkpoint)
         for item in reversed(objects.list_objects(self.url)):  # a record goes before what it names
             # never a newer one: another pod of this training may be ahead
             if int(objects.name(item.url)[:4]) < epoch:
@@ -50,7 +59,7 @@ class Checkpoints:
         if not urls:
             return []
         record = records.read(urls[-1], Checkpoint)
-        data = records.get(lambda name: self._weights(len(record.history), name), record.inputs)
+        data = records.get(lambda name: self._variables(record.inputs.epoch, name), record.variables)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             for variable, name in zip(_variables(model), arrays.files, strict=True):
                 variable.assign(arrays[name])
@@ -61,7 +70,7 @@ class Checkpoints:
         for item in reversed(objects.list_objects(self.url)):
             objects.remove(item.url)
 
-    def _weights(self, epoch: int, sha256: str) -> str:
+    def _variables(self, epoch: int, sha256: str) -> str:
         return objects.join(self.url, f"{epoch:04d}-{sha256}.npz")
 
 

@@ -2,7 +2,7 @@
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import EnumType, StrEnum
 from importlib.resources import files
 from typing import Annotated, Any
@@ -42,7 +42,10 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a training depends on besides its dataset and its seed."""
+    """All that a training depends on besides its dataset and its seed.
+
+    A new field has a default that keeps what existing recipes do.
+    """
 
     network: Network
     channels: Count  # of the first layer
@@ -120,8 +123,9 @@ def _recipe(values: Mapping[str, Any], where: str) -> Recipe:
             converted[name] = msgspec.convert(value, hints[name], strict=False)
         except msgspec.ValidationError:
             raise InputError(f"{where}: {name} is {value!r}; it takes {_possible(hints[name])}") from None
-    if missing := [name for name in known if name not in converted and name != "init"]:
-        raise InputError(f"{where}: {', '.join(missing)} missing; a recipe sets every field")
+    required = [field.name for field in fields(Recipe) if field.default is MISSING]
+    if missing := [name for name in required if name not in converted]:
+        raise InputError(f"{where}: {', '.join(missing)} missing; a recipe sets all of them")
     return Recipe(**converted)
 
 
