@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -126,7 +127,11 @@ def test_a_cpu_unlike_that_of_the_plan_ends_with_2(
 
 def test_no_library_sends_telemetry() -> None:
     """OpenVINO's converter and NNCF would, to a web analytics service."""
-    assert sys.modules["openvino_telemetry"] is None
+    job = "from jobs.__main__ import main; main(['predict', '--help'])"
+    script = f"{job}\nimport sys\nassert sys.modules['openvino_telemetry'] is None\nimport openvino_telemetry"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "import of openvino_telemetry halted" in done.stderr
 
 
 def test_the_first_inference_runs_alone() -> None:
