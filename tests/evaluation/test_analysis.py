@@ -15,7 +15,7 @@ CALLS = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9]), st.boole
 
 
 @given(CALLS)
-def test_the_area_below_the_roc_is_the_share_of_pairs_in_order(calls: list[tuple[float, bool]]) -> None:
+def test_the_area_under_the_roc_is_the_share_of_pairs_in_order(calls: list[tuple[float, bool]]) -> None:
     scores, positive = np.array([score for score, _ in calls]), np.array([truth for _, truth in calls])
     found = roc(scores, positive)
     pairs = list(itertools.product(scores[positive], scores[~positive]))
@@ -36,7 +36,7 @@ def test_the_froc_counts_each_truth_box_once_and_false_boxes_by_image() -> None:
     assert froc([[], []], [[], [false]]) is None
 
 
-def test_a_score_that_is_the_share_of_positives_lies_on_the_diagonal() -> None:
+def test_a_score_equal_to_the_share_of_positives_is_on_the_diagonal() -> None:
     scores = np.repeat(np.arange(10) / 10, 10)
     positive = np.tile(np.arange(10), 10) < np.repeat(np.arange(10), 10)
     found = calibration(scores, positive)
@@ -62,7 +62,7 @@ def test_each_kind_of_image_has_its_own_figures() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.floats(0, 1)), max_size=60))
-def test_no_film_is_shown_twice_nor_as_what_it_is_not(calls: list[tuple[int, int, float]]) -> None:
+def test_no_image_is_shown_twice_or_under_a_wrong_kind(calls: list[tuple[int, int, float]]) -> None:
     exams: list[Exam] = [exam(i, (Box(0, 0, 9, 9),) * truth) for i, (truth, _, _) in enumerate(calls)]
     found = [[Box(0, 0, 9, 9, score)] * count for _, count, score in calls]
     scores = [score for _, _, score in calls]

@@ -47,7 +47,7 @@ def images(count: int) -> list[operating_point.Scored]:
     return found
 
 
-def test_tuning_finds_a_point_that_the_notebooks_misses() -> None:
+def test_tuning_finds_boxes_that_the_notebooks_point_misses() -> None:
     scored = images(60)
     exams = [image.exam for image in scored]
     tuned = operating_point.tune(scored)
@@ -59,7 +59,7 @@ def test_tuning_finds_a_point_that_the_notebooks_misses() -> None:
     assert theirs.metric == 0
 
 
-def test_without_positives_the_notebooks_point_stays() -> None:
+def test_without_positives_the_notebooks_point_is_kept() -> None:
     scored = [score_map(exam(i), hill(10, 10, 0.1)) for i in range(8)]
     tuned = operating_point.tune(scored)
     assert tuned.point == NOTEBOOK
@@ -70,24 +70,24 @@ def test_an_images_score_is_not_tuned_on_itself() -> None:
     # each group alone is perfect at its own threshold; the fair scores are at the other groups' thresholds
     scored = images(30)
     odd = [
-        score_map(exam(100 + i, (Box(20, 20, 32, 32),), "one person"), hill(10, 10, 0.15)) for i in range(3)
+        score_map(exam(100 + i, (Box(20, 20, 32, 32),), "one patient"), hill(10, 10, 0.15)) for i in range(3)
     ]
     tuned = operating_point.tune([*scored, *odd])
     assert tuned.scores[-3:] == [0.0, 0.0, 0.0]
 
 
-def test_the_interval_is_over_people_not_images() -> None:
-    exams = [exam(i, (Box(0, 0, 9, 9),), f"person {i // 10}") for i in range(200)]
+def test_the_interval_is_over_patients_not_images() -> None:
+    exams = [exam(i, (Box(0, 0, 9, 9),), f"patient {i // 10}") for i in range(200)]
     values = [float((i // 10) % 2) for i in range(200)]
-    alone = [exam(i, (Box(0, 0, 9, 9),)) for i in range(200)]
-    together, apart = interval(exams, values), interval(alone, values)
-    assert together.metric == apart.metric == 0.5
-    assert together.high - together.low > 2 * (apart.high - apart.low)  # type: ignore[operator]
+    ungrouped = [exam(i, (Box(0, 0, 9, 9),)) for i in range(200)]
+    over_patients, over_images = interval(exams, values), interval(ungrouped, values)
+    assert over_patients.metric == over_images.metric == 0.5
+    assert over_patients.high - over_patients.low > 2 * (over_images.high - over_images.low)  # type: ignore[operator]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=20))
-def test_the_interval_holds_the_metric_and_stays_within_bounds(values: list[float | None]) -> None:
+def test_the_interval_contains_the_metric_and_is_within_0_and_1(values: list[float | None]) -> None:
     found = interval([exam(i) for i in range(len(values))], values)
     assert found.counted == sum(value is not None for value in values)
     if found.counted:

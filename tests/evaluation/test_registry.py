@@ -1,4 +1,4 @@
-"""The champion: who becomes it, who does not, what a retry, a race and a rollback do."""
+"""The champion: which model becomes it, and what a retry, a race and a rollback do."""
 
 import json
 import shutil
@@ -14,10 +14,15 @@ import pytest
 from lobar.core.boxes import Box
 from lobar.core.errors import InputError
 from lobar.data.index import Exam
+from lobar.data.record import IndexInputs, Manifest, SplitCounts
 from lobar.evaluation import compare, registry
 from lobar.evaluation.bootstrap import gain
+from lobar.evaluation.registry import Champion, Decision
+from lobar.inference.release import NOTEBOOK, EvaluationInputs, Offer, Release
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model, Registry
+from lobar.training import recipe
+from lobar.training.record import ModelFiles
 from tests.conftest import Run, World
 from tests.support.stores import use_server
 
@@ -38,27 +43,47 @@ class Bench:
         self.quality: dict[str, float] = {}
         self.known: list[Exam] = []
         self.compared: Callable[[], object] = lambda: None
-        records.commit(self.data.manifest, {}, index="digest")
+        counts = SplitCounts(images=60, positive=60, boxes=60, groups=30, views={"PA": 60})
+        manifest = Manifest(
+            inputs=IndexInputs("", "", "", 0.5, 0, "", "", "", ""), index="digest", train=counts,
+            valid=counts, patients=120, rejected=[], other_objects=[], drift=[],
+        )  # fmt: skip
+        records.create(self.data.manifest, manifest)
 
     def model(self, name: str, quality: float) -> Model:
         model = Model(f"{self.root}/{name}")
         self.quality[model.url] = quality
-        records.commit(model.release, {"name": name})
+        records.create(model.release, release(name))
         return model
 
     def scores(self, model: Model, data: Dataset, exams: list[Exam]) -> dict[str, float]:
         self.compared()
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, len(exams))
         return {
-            exam.patient_id: self.quality[model.url] + each for exam, each in zip(exams, noise, strict=True)
+            exam.patient_id: float(self.quality[model.url] + part)
+            for exam, part in zip(exams, noise, strict=True)
         }
 
-    def promote(self, name: str, quality: float, min_gain: float = 0) -> registry.Entry:
+    def promote(self, name: str, quality: float, min_gain: float = 0) -> Decision:
         return registry.promote(self.place, self.model(name, quality), self.data, min_gain)
 
     @property
     def champion(self) -> str:
         return objects.name(registry.champion(self.place).url)
+
+
+def champion_of(bench: "Bench", name: str) -> Champion:
+    model = Model(f"{bench.root}/{name}")
+    return Champion(model.url, records.digest(records.read(model.release, Release)))
+
+
+def release(name: str) -> Release:
+    return Release(
+        inputs=EvaluationInputs(name, "", "", ""),
+        files=ModelFiles("", "", "", "", ""),
+        recipe=recipe.load("demo"),
+        precisions={"float32": Offer(NOTEBOOK, NOTEBOOK, [])},
+    )
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -72,30 +97,30 @@ def bench(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def _stubbed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     guess = dict.fromkeys((exam.patient_id for exam in EXAMS), WITHOUT_NETWORK)
-    monkeypatch.setattr("lobar.data.index.read_index", lambda data, split: EXAMS)
+    monkeypatch.setattr(compare, "read_index", lambda dataset, split: EXAMS)
     monkeypatch.setattr(compare, "scores_on", bench.scores)
     monkeypatch.setattr(compare, "scores_without_network", lambda model, data: guess)
     monkeypatch.setattr(compare, "known_to", lambda model: bench.known)
     return bench
 
 
-def test_only_a_better_challenger_takes_the_place(bench: Bench) -> None:
+def test_only_a_better_challenger_becomes_champion(bench: Bench) -> None:
     assert not bench.promote("useless", 0.05).promoted
     with pytest.raises(
-        InputError, match="no champion yet; the last word was: not shown to be better than a detector"
+        InputError, match="no champion yet; the newest decision: not shown to be better than a detector"
     ):
         registry.champion(bench.place)
     assert bench.promote("first", 0.3).promoted
     worse, equal = bench.promote("worse", 0.2), bench.promote("equal", 0.3)
     assert [worse.promoted, equal.promoted, bench.champion] == [False, False, "first"]
-    assert "not shown to be better than the champion" in worse.why
+    assert "not shown to be better than the champion" in worse.reason
     assert bench.promote("better", 0.4).promoted
     assert bench.champion == "better"
     assert not bench.promote("a little better", 0.45, min_gain=0.1).promoted
-    assert [entry.number for entry in registry.history(bench.place)] == [1, 2, 3, 4, 5, 6]
+    assert [decision.number for decision in registry.history(bench.place)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_record_tells_where_the_models_differ(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_record_says_where_the_models_differ(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.promote("first", 0.3)
     lost = {exam.patient_id: -0.2 for exam in EXAMS[:3]}
     scores = bench.scores
@@ -105,79 +130,94 @@ def test_the_record_tells_where_the_models_differ(bench: Bench, monkeypatch: pyt
         return found if model.url.endswith("first") else {key: found[key] + lost.get(key, 0) for key in found}
 
     monkeypatch.setattr(compare, "scores_on", weak)
-    entry = bench.promote("second", 0.4)
-    assert entry.comparison is not None
-    found = compare.Comparison.of(entry.comparison)
+    bench.promote("second", 0.4)
+    found = registry.history(bench.place)[-1].comparison
+    assert found is not None
     assert objects.name(found.other) == "first"
     assert found.kinds["all"] == found.kinds["view PA"] == found.gain
-    assert {each.patient_id for each in found.lost} == {*lost}
+    assert {image.patient_id for image in found.lost} == {*lost}
     assert len(found.won) == compare.LISTED
-    assert all(each.challenger > each.other for each in found.won)
+    assert all(image.challenger > image.other for image in found.won)
 
 
 def test_a_retry_finds_its_own_record(bench: Bench) -> None:
     bench.promote("first", 0.3)
     model = bench.model("second", 0.2)
     once = registry.promote(bench.place, model, bench.data, 0)
+    record = objects.read(bench.place.record(2))
     assert registry.promote(bench.place, model, bench.data, 0) == once
     assert len(registry.history(bench.place)) == 2
+    assert objects.read(bench.place.record(2)) == record == records.encode(once)
 
 
-def test_of_two_promotions_at_once_the_loser_meets_the_new_champion(bench: Bench) -> None:
+def test_a_promotion_with_other_settings_is_a_new_record(bench: Bench) -> None:
+    bench.promote("first", 0.3)
+    model = bench.model("second", 0.2)
+    for min_gain in (0, 0.1, 0):
+        registry.promote(bench.place, model, bench.data, min_gain)
+    decisions = registry.history(bench.place)
+    assert [decision.inputs and decision.inputs.min_gain for decision in decisions] == [0, 0, 0.1]
+
+
+def test_of_two_promotions_at_once_the_second_is_compared_with_the_new_champion(bench: Bench) -> None:
     bench.promote("first", 0.3)
     models = [bench.model("good", 0.4), bench.model("best", 0.5)]
-    met, meeting = set[int](), threading.Barrier(2)
+    waited, both = set[int](), threading.Barrier(2)
 
-    def meet() -> None:  # both compare with `first` before either writes
-        if (me := threading.get_ident()) not in met:
-            met.add(me)
-            meeting.wait(10)
+    def wait() -> None:  # both compare with `first` before either writes
+        if (thread := threading.get_ident()) not in waited:
+            waited.add(thread)
+            both.wait(10)
 
-    bench.compared = meet
+    bench.compared = wait
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(registry.promote, bench.place, model, bench.data, 0) for model in models]
-        entries = sorted((job.result() for job in jobs), key=lambda entry: entry.number)
-    assert [entry.number for entry in entries] == [2, 3]
+        decisions = sorted((job.result() for job in jobs), key=lambda decision: decision.number)
+    assert [decision.number for decision in decisions] == [2, 3]
+    assert registry.history(bench.place)[1:] == decisions
     assert bench.champion == "best"
-    crowned = [objects.name(entry.champion["model"]) for entry in entries if entry.champion]
-    assert crowned in (["good", "best"], ["best", "best"])
+    champions = [objects.name(decision.champion.model) for decision in decisions if decision.champion]
+    assert champions in (["good", "best"], ["best", "best"])
 
 
-def test_who_knows_the_images_cannot_be_compared(bench: Bench) -> None:
+def test_models_that_know_the_images_cannot_be_compared(bench: Bench) -> None:
     bench.promote("first", 0.3)
     bench.known = EXAMS
-    entry = bench.promote("second", 0.9)
-    assert entry.comparison is not None
-    assert (entry.promoted, entry.comparison["left_out"], bench.champion) == (False, len(EXAMS), "first")
-    assert "cannot be compared" in entry.why
+    decision = bench.promote("second", 0.9)
+    assert decision.comparison is not None
+    assert (decision.promoted, decision.comparison.left_out, bench.champion) == (False, len(EXAMS), "first")
+    assert "cannot be compared" in decision.reason
 
 
-def test_rollback_goes_back_reign_by_reign(bench: Bench) -> None:
+def test_rollback_goes_back_champion_by_champion(bench: Bench) -> None:
     for name, quality in (("first", 0.3), ("second", 0.4), ("kept out", 0.1), ("third", 0.5)):
         bench.promote(name, quality)
-    assert objects.name(registry.roll_back(bench.place).champion["model"]) == "second"
-    assert objects.name(registry.roll_back(bench.place).champion["model"]) == "first"
+    assert registry.roll_back(bench.place).champion == champion_of(bench, "second")
+    assert registry.roll_back(bench.place).champion == champion_of(bench, "first")
+    newest = registry.history(bench.place)[-1]
+    assert (newest.number, newest.inputs, newest.promoted, newest.rolled_back) == (6, None, False, True)
+    assert newest.reason == f"rolled back from {bench.root}/second"
     with pytest.raises(InputError, match="no champion before this one"):
         registry.roll_back(bench.place)
     assert bench.promote("third", 0.5).promoted  # asked for again, it is compared again
     assert bench.champion == "third"
 
 
-def test_what_was_altered_is_found(bench: Bench) -> None:
+def test_altered_and_missing_records_are_found(bench: Bench) -> None:
     for number in range(3):
         bench.promote(f"model {number}", 0.2 + number / 10)
-    records.commit(Model(f"{bench.root}/model 2").release, {"name": "another"})
+    objects.publish(Model(f"{bench.root}/model 2").release, records.encode(release("another")))
     with pytest.raises(InputError, match="not the release that was promoted"):
         registry.champion(bench.place)
     objects.remove(bench.place.record(2))
     with pytest.raises(InputError, match=r"a record before 000003\.json is missing"):
         registry.history(bench.place)
     objects.publish(f"{bench.place.url}/notes.txt", b"mine")
-    with pytest.raises(InputError, match=r"notes\.txt: not a registry's record"):
+    with pytest.raises(InputError, match=r"notes\.txt: not a record of a registry"):
         registry.history(bench.place)
 
 
-def test_the_gain_is_that_of_the_metric() -> None:
+def test_the_gain_is_the_difference_of_the_metrics() -> None:
     """An image without truth counts only for the system that finds something on it."""
     ours: list[float | None] = [1.0, 0.5, None, 0.0]
     theirs: list[float | None] = [0.5, 0.5, 0.0, None]
@@ -207,14 +247,14 @@ def test_a_real_model_is_promoted_compared_and_planned_with(world: World, run: R
     assert f"file://{other}" in page
     assert "<script" not in page
 
-    # on another day's dataset both run at their released points, on people that neither knows
+    # on a later dataset both run at their released points, on patients that neither knows
     data = world.root / "data"
     more = ["label-index", f"--labels={data}/train_labels.csv", f"--images={data}/train_images"]
     more += [f"--groups={data}/train_groups.csv", f"--out={tmp_path}/more", "--valid-fraction=0.6"]
     assert run(*more)[0] == 0
     promote[1] = f"--dataset={tmp_path}/more"
     status, out, _ = run(*promote, f"--challenger={other}")
-    counts = [json.loads((each / "summary.json").read_text()) for each in (dataset, tmp_path / "more")]
+    counts = [json.loads((folder / "manifest.json").read_text()) for folder in (dataset, tmp_path / "more")]
     assert status == 0
     assert "+0.000 (+0.000 to +0.000)" in out
     assert "validation images left out" in out, counts
@@ -241,7 +281,7 @@ def test_wrong_options_exit_2(run: Run, tmp_path: Path, options: list[str], mess
     assert message in err.splitlines()[-1]
 
 
-def test_a_folder_that_is_neither_model_nor_registry(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_neither_model_nor_registry_ends_with_2(run: Run, tmp_path: Path) -> None:
     status, _, err = run(
         "plan", f"--images={tmp_path}", f"--model={tmp_path}/none", "--shards=1", f"--out={tmp_path}/p"
     )

@@ -14,25 +14,25 @@ def test_perfect_boxes_score_one() -> None:
     assert image_score([TRUTH, Box(400, 100, 50, 50)], [Box(400, 100, 50, 50), TRUTH]) == 1
 
 
-def test_what_counts_without_boxes() -> None:
+def test_an_image_without_boxes_counts_only_with_a_prediction() -> None:
     assert image_score([], []) is None
     assert image_score([], [TRUTH]) == 0
     assert image_score([TRUTH], []) == 0
 
 
-def test_an_overlap_equal_to_a_threshold_is_no_hit() -> None:
+def test_an_overlap_equal_to_a_threshold_is_not_a_hit() -> None:
     half = Box(100, 100, 100, 50)
     assert iou(TRUTH, half) == 0.5
-    assert image_score([TRUTH], [half]) == 2 / 8  # 0.40 and 0.45 alone
+    assert image_score([TRUTH], [half]) == 2 / 8  # only 0.40 and 0.45
 
 
 def test_a_truth_box_is_hit_once() -> None:
     assert image_score([TRUTH], [TRUTH, TRUTH]) == 0.5
 
 
-def test_the_surer_prediction_takes_the_truth_box() -> None:
+def test_the_prediction_of_higher_confidence_is_matched_first() -> None:
     near, exact = Box(100, 100, 100, 80, 0.9), Box(100, 100, 100, 100, 0.8)
-    # the sure one hits below 0.8 overlap, the exact one is then a false positive at every threshold
+    # the first one overlaps by 0.8 and hits at every threshold; the exact one is then a false positive
     assert image_score([TRUTH], [exact, near]) == 0.5
 
 

@@ -4,8 +4,10 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,17 +16,17 @@ from pathlib import Path
 import pytest
 
 from lobar.core.version import __version__
-from lobar.workflow import steps
 
 pytestmark = pytest.mark.images
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests/imaging/fixtures"
 BASE = os.environ.get("BASE") or "docker.io/library/python:3.11-slim-bookworm"
 PARAMETERS = [
-    "image-size=64", "channels=4", "blocks=1", "depth=2", "epochs=2", "batch-size=8", "shards=3",
-    "valid-fraction=0.3",
+    "recipe=demo",
+    "recipe-changes=image_size=64,channels=4,blocks=1,depth=2,epochs=2,batch_size=8,learning_rate=0.001",
+    "shards=3", "valid-fraction=0.3",
 ]  # fmt: skip
-# As the workflow's templates ask it of a cluster
+# The restrictions that the workflow's templates set on a pod
 RESTRICTED = [
     "--read-only", "--tmpfs=/tmp:rw,mode=1777", "--cap-drop=ALL", "--security-opt=no-new-privileges",
     "--user=10001:10001", "--network=none", "--pull=never",
@@ -38,11 +40,10 @@ class Images:
     engine: str
 
     def command(self, image: str, *arguments: str, data: Path | None = None, name: str = "") -> list[str]:
-        options = [
-            *RESTRICTED,
-            *([f"--volume={data}:/data"] if data else []),
-            *([f"--name={name}"] if name else []),
-        ]
+        """A job's command line in a container, which sees the folder `data` at its own path."""
+        options = [*RESTRICTED]
+        options += [f"--volume={data}:{data}"] if data else []
+        options += [f"--name={name}"] if name else []
         return [self.engine, "run", "--rm", *options, f"{image}:{__version__}", *arguments]
 
     def run(self, image: str, *arguments: str, data: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -55,19 +56,19 @@ class Images:
         )
 
     def python(self, script: str, *arguments: str) -> str:
-        """What a Python script in the jobs' image prints."""
+        """What a Python script prints in the image for the jobs."""
         *command, image = self.command("lobar")
         command += ["--entrypoint=python", image, "-c", script, *arguments]
         return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
     def inspect(self, image: str) -> dict:
-        shown = subprocess.run(
+        done = subprocess.run(
             [self.engine, "image", "inspect", f"{image}:{__version__}"],
             capture_output=True,
             text=True,
             check=True,
         )
-        return json.loads(shown.stdout)[0]
+        return json.loads(done.stdout)[0]
 
 
 @pytest.fixture(scope="session")
@@ -76,13 +77,9 @@ def images() -> Images:
     if engine is None:
         pytest.skip("no container engine: neither podman nor docker is on PATH")
     name = Path(engine).name
-    have = (
-        subprocess.run([engine, "image", "inspect", BASE], capture_output=True, check=False).returncode == 0
-    )
-    if not have and subprocess.run([engine, "pull", "-q", BASE], capture_output=True, check=False).returncode:
-        pytest.skip(
-            f"no base image: {BASE} is neither here nor can it be pulled; BASE=another Python 3.11 image"
-        )
+    commands = ([engine, "image", "inspect", BASE], [engine, "pull", "-q", BASE])
+    if all(subprocess.run(command, capture_output=True, check=False).returncode for command in commands):
+        pytest.skip(f"no base image: {BASE} cannot be found or pulled; set BASE to another Python 3.11")
     make = ["make", "images", f"BASE={BASE}", f"ENGINE={name}"]
     built = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout[-2000:] + built.stderr[-2000:]
@@ -95,22 +92,36 @@ def data(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     folder.chmod(0o777)
     options = ["--train=48", "--test=9", "--prevalence=0.5"]
-    made = images.run("lobar", "demo-data", "--out=/data/data", *options, data=folder)
-    assert made.returncode == 0, made.stderr
+    done = images.run("lobar", "demo-data", f"--out={folder}/data", *options, data=folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
+def run_workflow(root: Path, programs: Path) -> Path:
+    """Run the whole workflow with the `python` that is in `programs`; returns its submission."""
+    command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml", "-p", f"root={root}"]
+    command += ["-p", f"artifacts={root}"]
+    for parameter in PARAMETERS:
+        command += ["-p", parameter]
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return root / "submission.csv"
+
+
 @pytest.fixture(scope="session")
-def submission(images: Images, data: Path) -> Path:
-    """The submission of the whole workflow, each step in its own image with the pods' own arguments."""
-    given = dict(item.split("=") for item in [*PARAMETERS, "root=/data"])
-    manifest = steps.read(ROOT / "workflows/full.yaml", given)
-    for task in manifest.tasks:
-        for step in task.steps:
-            image = "lobar-train" if task.name == "train" else "lobar"
-            ended = images.run(image, *step.command[3:], data=data)
-            assert ended.returncode == 0, ended.stderr
-    return data / "predictions" / manifest.name / "submission.csv"
+def submission(images: Images, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The submission of the whole workflow, each step in its own image with the arguments of its pod."""
+    programs = tmp_path_factory.mktemp("programs")
+    cpu, gpu = (shlex.join(images.command(image, data=data)) for image in ("lobar", "lobar-train"))
+    # a step is `python -m jobs JOB OPTIONS`; the entrypoint of the images is `python -m jobs`
+    script = f"""#!/bin/sh
+shift 2
+case "$1" in train) exec {gpu} "$@" ;; *) exec {cpu} "$@" ;; esac
+"""
+    (programs / "python").write_text(script)
+    (programs / "python").chmod(0o755)
+    return run_workflow(data, programs)
 
 
 def test_the_workflow_makes_the_same_submission_in_containers_as_here(
@@ -118,46 +129,23 @@ def test_the_workflow_makes_the_same_submission_in_containers_as_here(
 ) -> None:
     here = tmp_path / "here"
     shutil.copytree(data / "data", here / "data")
-    command = [
-        "python",
-        "-m",
-        "lobar.workflow",
-        "workflows/full.yaml",
-        "-p",
-        f"root={here}",
-        "-p",
-        f"artifacts={here}",
-    ]
-    for parameter in PARAMETERS:
-        command += ["-p", parameter]
-    path = f"{ROOT}/.venv/bin:{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
     text = submission.read_text()
-    assert text == (here / "submission.csv").read_text()
+    assert text == run_workflow(here, Path(sys.executable).parent).read_text()
     assert text.startswith("patientId,PredictionString\n")
     assert text.count("\n") == 10
 
 
 def test_champion_and_prediction_on_tensorflow(images: Images, submission: Path, data: Path) -> None:
     """promote, and the engine of the GPU pool (on the CPU here)."""
-    (model,) = (f"/data/models/{each.name}" for each in (data / "models").iterdir())
-    (dataset,) = (f"/data/datasets/{each.name}" for each in (data / "datasets").iterdir())
-    promoted = images.run(
-        "lobar",
-        "promote",
-        f"--challenger={model}",
-        f"--dataset={dataset}",
-        "--registry=/data/registry",
-        data=data,
-    )
+    (model,) = (data / "models").iterdir()
+    (dataset,) = (data / "datasets").iterdir()
+    promote = ["promote", f"--challenger={model}", f"--dataset={dataset}", f"--registry={data}/registry"]
+    promoted = images.run("lobar", *promote, data=data)
     assert promoted.returncode == 0, promoted.stderr
-    plan = ["plan", f"--model={model}", "--images=/data/data/test_images", "--shards=1", "--device=gpu"]
-    planned = images.run("lobar", *plan, "--out=/data/predictions/gpu", data=data)
+    plan = ["plan", f"--model={model}", f"--images={data}/data/test_images", "--shards=1", "--device=gpu"]
+    planned = images.run("lobar", *plan, f"--out={data}/predictions/gpu", data=data)
     assert planned.returncode == 0, planned.stderr
-    predict = ["predict", "--prediction=/data/predictions/gpu", "--shard=0"]
+    predict = ["predict", f"--prediction={data}/predictions/gpu", "--shard=0"]
     without = images.run("lobar", *predict, data=data)
     assert (without.returncode, "predict with the image that train uses" in without.stderr) == (2, True)
     predicted = images.run("lobar-train", *predict, data=data)
@@ -165,47 +153,47 @@ def test_champion_and_prediction_on_tensorflow(images: Images, submission: Path,
 
 
 def test_a_wrong_input_is_the_last_line(images: Images, data: Path) -> None:
-    ended = images.run(
-        "lobar", "plan", "--images=/data/none", "--model=/data/none", "--shards=1", "--out=/data/p", data=data
-    )
+    plan = ["plan", f"--images={data}/none", f"--model={data}/none", "--shards=1", f"--out={data}/p"]
+    ended = images.run("lobar", *plan, data=data)
     assert ended.returncode == 2
-    assert re.fullmatch(r"error: /data/none.*|error: file:///data/none.*", ended.stderr.splitlines()[-1])
+    assert re.fullmatch(rf"error: (file://)?{data}/none.*", ended.stderr.splitlines()[-1])
 
 
 def test_sigterm_ends_a_job_with_75(images: Images, data: Path) -> None:
     process = subprocess.Popen(
-        images.command("lobar", "demo-data", "--out=/data/long", data=data, name="lobar-stopped"),
+        images.command("lobar", "demo-data", f"--out={data}/long", data=data, name="lobar-stopped"),
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for _ in _until(60):
         if (data / "long").exists():
             break
-    began = time.monotonic()
+    start = time.monotonic()
     subprocess.run([images.engine, "stop", "-t", "20", "lobar-stopped"], check=True, capture_output=True)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "interrupted (SIGTERM)" in err
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - start < 15
 
 
-APART = """
+SANDBOX = """
 import base64, sys
-from lobar.apart import Workers
-from lobar.dicom import RejectedImage, Sampling, network_input
-with Workers(network_input, 60, 1 << 30) as apart:
+from lobar.imaging.dicom import RejectedImage, network_input
+from lobar.imaging.sampling import Sampling
+from lobar.imaging.sandbox import Workers
+with Workers(network_input, 60, 1 << 30) as sandbox:
     for file in sys.argv[1:]:
         try:
-            levels, _ = network_input(base64.b64decode(file), 32, Sampling.AREA, apart)
+            levels, _ = network_input(base64.b64decode(file), 32, Sampling.AREA, sandbox)
             print(levels.shape)
-        except RejectedImage as rejected:
-            print(rejected)
+        except RejectedImage as error:
+            print(error)
 """
 
 
-def test_other_encodings_are_decoded_apart_in_a_container(images: Images) -> None:
+def test_other_encodings_are_decoded_in_worker_processes_in_a_container(images: Images) -> None:
     files = [base64.b64encode((FIXTURES / f"{name}.dcm").read_bytes()) for name in ("htj2k", "j2k_abort")]
-    said = images.python(APART, *(file.decode() for file in files))
-    assert said == "(32, 32)\nits decoder died (SIGABRT)\n"
+    printed = images.python(SANDBOX, *(file.decode() for file in files))
+    assert printed == "(32, 32)\nits decoder died (SIGABRT)\n"
 
 
 ATTEMPTS = """
@@ -222,9 +210,9 @@ attempts = {
     "own a file": lambda: os.chown(tempfile.mkstemp()[1], 0, 0),
     "make a device": lambda: os.mknod("/tmp/device", stat.S_IFBLK | 0o600, os.makedev(8, 0)),
     "change the root": lambda: os.chroot("/tmp"),
-    "raw packets": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
-    "a low priority's opposite": lambda: os.nice(-5),
-    "the network": lambda: socket.create_connection(("192.0.2.1", 443), timeout=3),
+    "open a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP),
+    "raise the priority": lambda: os.nice(-5),
+    "reach the network": lambda: socket.create_connection(("192.0.2.1", 443), timeout=3),
 }
 assert os.getuid() == os.getgid() == 10001
 for name, attempt in attempts.items():
@@ -236,11 +224,11 @@ for name, attempt in attempts.items():
 """
 
 
-def test_a_container_can_do_nothing_but_its_work(images: Images) -> None:
+def test_a_container_cannot_do_what_its_job_does_not_need(images: Images) -> None:
     assert images.python(ATTEMPTS) == ""
 
 
-def test_what_the_images_hold(images: Images) -> None:
+def test_the_contents_of_the_images(images: Images) -> None:
     for name in ("lobar", "lobar-train"):
         config = images.inspect(name)["Config"]
         assert config["User"] == "10001:10001"

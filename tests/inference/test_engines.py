@@ -1,9 +1,11 @@
-"""Precisions: which is taken, on which CPUs, and what it finds."""
+"""Precisions: which one is chosen, on which CPUs, and what it finds."""
 
 import json
 import shutil
+import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,20 +16,26 @@ from lobar.core.boxes import iou
 from lobar.core.errors import InputError
 from lobar.inference import engines
 from lobar.inference.engines import OpenVino, TensorFlow
-from lobar.inference.submission import parse_prediction_string
+from lobar.inference.release import NOTEBOOK, EvaluationInputs, Offer, Release
+from lobar.inference.rows import parse_prediction_string
 from lobar.storage import objects, records
 from lobar.storage.layout import Model
+from lobar.training import recipe
+from lobar.training.record import ModelFiles
 from tests.conftest import Run, World
 
 HERE, ELSEWHERE = ["avx2", "avx512f"], ["avx2"]
-RELEASE = {
-    "options": {"precision": "mixed_bfloat16"},
-    "precisions": {
-        "float32": {"cpu_features": []},
-        "bfloat16": {"cpu_features": HERE},
-        "int8": {"cpu_features": ELSEWHERE},
+FILES = ModelFiles("", "", "", "", "")
+RELEASE = Release(
+    inputs=EvaluationInputs("", "", "", ""),
+    files=FILES,
+    recipe=recipe.load("demo", "precision=mixed_bfloat16"),
+    precisions={
+        "float32": Offer(NOTEBOOK, NOTEBOOK, []),
+        "bfloat16": Offer(NOTEBOOK, NOTEBOOK, HERE),
+        "int8": Offer(NOTEBOOK, NOTEBOOK, ELSEWHERE),
     },
-}
+)
 
 
 @pytest.fixture
@@ -46,26 +54,26 @@ def this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("this_cpu")
-def test_the_precision_is_settled_by_the_release(asked: str, device: str, resolved: str) -> None:
+def test_the_release_decides_the_precision(asked: str, device: str, resolved: str) -> None:
     assert engines.resolve_precision(asked, device, RELEASE) == resolved
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "said"),
+    ("asked", "device", "message"),
     [
-        ("fp4", "cpu", "not offered by this model; choose auto or float32, bfloat16, int8"),
-        ("int8", "gpu", "on a GPU this model computes in mixed_bfloat16; choose auto"),
+        ("fp4", "cpu", "precision fp4: not offered by this model; choose auto or float32, bfloat16, int8"),
+        ("int8", "gpu", "precision int8: on a GPU this model computes in mixed_bfloat16; choose auto"),
     ],
 )
-def test_a_precision_that_is_not_offered_is_rejected(asked: str, device: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_a_precision_that_is_not_offered_is_rejected(asked: str, device: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         engines.resolve_precision(asked, device, RELEASE)
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system has no /proc/cpuinfo")
-def test_this_cpus_features_are_those_that_linux_names() -> None:
-    told = Path("/proc/cpuinfo").read_text().split()
-    assert engines.cpu_features() == [feature for feature in engines.FEATURES if feature in told]
+def test_the_features_of_this_cpu_are_those_that_linux_names() -> None:
+    words = Path("/proc/cpuinfo").read_text().split()
+    assert engines.cpu_features() == [feature for feature in engines.FEATURES if feature in words]
 
 
 @pytest.fixture
@@ -74,8 +82,9 @@ def offering_int8(world: World, tmp_path: Path) -> Path:
     model = tmp_path / "model"
     shutil.copytree(world.place("models"), model)
     release = json.loads((model / "release.json").read_text())
-    points = release["precisions"]["float32"]["operating_points"]
-    release["precisions"]["int8"] = {"operating_points": points, "cpu_features": engines.cpu_features()}
+    release["precisions"]["int8"] = release["precisions"]["float32"] | {
+        "cpu_features": engines.cpu_features()
+    }
     (model / "release.json").write_text(json.dumps(release))
     return model
 
@@ -105,46 +114,67 @@ def test_int8_finds_nearly_what_float32_finds(
     assert np.median([iou(ours, exact) for ours, exact in pairs]) > 0.9
 
 
-def test_another_cpu_than_the_plans_ends_with_2(
+def test_a_cpu_unlike_that_of_the_plan_ends_with_2(
     world: World, run: Run, offering_int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan(run, world, offering_int8, tmp_path / "p", "int8")
     monkeypatch.setattr(engines, "cpu_features", lambda: ["avx999"])
     status, _, error = run("predict", f"--prediction={tmp_path}/p", "--shard=0")
     assert status == 2
-    assert "this one has avx999; choose such nodes, or plan again with --precision float32" in error
+    assert "this one has avx999; use such nodes, or plan again with precision float32" in error
     assert not (tmp_path / "p/shards").exists()
 
 
-def test_no_library_reports_that_it_was_used() -> None:
+def test_no_library_sends_telemetry() -> None:
     """OpenVINO's converter and NNCF would, to a web analytics service."""
-    assert sys.modules["openvino_telemetry"] is None
+    job = "from jobs.__main__ import main; main(['predict', '--help'])"
+    script = f"{job}\nimport sys\nassert sys.modules['openvino_telemetry'] is None\nimport openvino_telemetry"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "import of openvino_telemetry halted" in done.stderr
 
 
-def test_the_first_inference_is_alone() -> None:
-    """Two at once have deadlocked a pod for good, in OpenVINO's bindings."""
+def test_the_first_inference_runs_alone() -> None:
+    """Two at once have deadlocked a pod in OpenVINO's bindings."""
     seen: list[tuple[int, int]] = []
 
     class Watched(OpenVino):
         def __init__(self) -> None:
             self.running = 0
 
-        def _infer(self, batch: tuple[int, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+        def _infer(self, batch: tuple[int, np.ndarray]) -> tuple[int, np.ndarray]:
             self.running += 1
             time.sleep(0.02)
             seen.append((batch[0], self.running))
             self.running -= 1
-            return batch[0], batch[1], batch[1]
+            return batch[0], batch[1]
 
     images = np.zeros((1, 4, 4))
-    assert [key for key, *_ in Watched().maps((key, images) for key in range(6))] == [*range(6)]
+    assert [key for key, _ in Watched().maps((key, images) for key in range(6))] == [*range(6)]
     assert seen[0] == (0, 1)
     assert max(running for _, running in seen) == 2
 
 
 def test_code_in_a_keras_file_is_not_run(tmp_path: Path) -> None:
     inputs = keras.Input((8, 8, 1))
-    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "model.keras")
-    files = {"model.keras": records.sha256((tmp_path / "model.keras").read_bytes())}
-    with pytest.raises(InputError, match=r"model\.keras: not a network that may be loaded: .*[Ll]ambda"):
-        TensorFlow(Model(objects.absolute(str(tmp_path))), files, "float32")
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "lambda.keras")
+    model = Model(objects.absolute(str(tmp_path)))
+    sha256 = records.put(model.keras, (tmp_path / "lambda.keras").read_bytes())
+    message = rf"model-{sha256}\.keras: not a network that may be loaded: .*[Ll]ambda"
+    with pytest.raises(InputError, match=message):
+        TensorFlow(model, replace(FILES, keras=sha256), "float32")
+
+
+@pytest.mark.parametrize("engine", [OpenVino, TensorFlow])
+def test_a_batch_of_rejected_images_alone_has_no_maps(
+    world: World, engine: type[OpenVino] | type[TensorFlow]
+) -> None:
+    model = Model(objects.absolute(str(world.place("models"))))
+    opened = engine(model, records.read(model.release, Release).files, "float32")
+    images = [np.zeros((n, 64, 64), np.uint8) for n in (0, 3, 0)]
+    found = list(opened.maps(enumerate(images)))
+    assert [(key, maps.shape) for key, maps in found] == [
+        (0, (0, 64, 64)),
+        (1, (3, 64, 64)),
+        (2, (0, 64, 64)),
+    ]

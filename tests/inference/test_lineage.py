@@ -1,4 +1,4 @@
-"""explain: where a row of a submission comes from, and whether it comes out again."""
+"""explain: where a row of a submission comes from, and whether it can be computed again."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ def rows(world: World) -> dict[str, str]:
         return {row["patientId"]: row["PredictionString"] for row in csv.DictReader(file)}
 
 
-def test_every_row_is_found_and_one_comes_out_again(world: World, run: Run, rows: dict[str, str]) -> None:
+def test_every_row_is_found_and_one_is_computed_again(world: World, run: Run, rows: dict[str, str]) -> None:
     place = f"--prediction={world.place('predictions')}"
     for patient_id, row in rows.items():
         status, out, _ = run("explain", place, f"--patient-id={patient_id}")
@@ -42,32 +42,32 @@ def test_a_rejected_image_is_rejected_again(world: World, run: Run) -> None:
     assert out.endswith(": the same row\n")
 
 
-def test_who_was_not_planned_ends_with_2(world: World, run: Run) -> None:
+def test_a_patient_that_was_not_planned_ends_with_2(world: World, run: Run) -> None:
     place = f"--prediction={world.place('predictions')}"
     status, _, error = run("explain", place, "--patient-id=nobody")
     assert status == 2
-    assert "no image of nobody was planned; check --patient-id" in error
+    assert "plan.json: no image of nobody was planned" in error
 
 
-def test_a_row_that_does_not_come_out_again_ends_with_2(
+def test_a_row_that_is_not_computed_again_ends_with_2(
     world: World, run: Run, rows: dict[str, str], tmp_path: Path
 ) -> None:
     shutil.copytree(world.place("predictions"), tmp_path / "p")
-    for record in (tmp_path / "p/shards").glob("*.json"):
-        found = json.loads(record.read_text())
-        table = (tmp_path / f"p/shards/{found['table']}.csv").read_text()
+    for path in (tmp_path / "p/shards").glob("*.json"):
+        record = json.loads(path.read_text())
+        table = (tmp_path / f"p/shards/{record['table']}.csv").read_text()
         forged = table.replace(rows["t1"], "0.5 1 2 3 4 ").encode()
-        found["table"] = sha256(forged).hexdigest()
-        (tmp_path / f"p/shards/{found['table']}.csv").write_bytes(forged)
-        record.write_text(json.dumps(found))
+        record["table"] = sha256(forged).hexdigest()
+        (tmp_path / f"p/shards/{record['table']}.csv").write_bytes(forged)
+        path.write_text(json.dumps(record))
     status, out, error = run("explain", f"--prediction={tmp_path}/p", "--patient-id=t1", "--replay")
     assert status == 2
     assert out.startswith("t1: 0.5 1 2 3 4\n")
     assert rows["t1"].strip() in out
-    assert "t1: the row is another one, it was 0.5 1 2 3 4; compare code and model" in error
+    assert "t1: the row differs, it was 0.5 1 2 3 4; compare code and model" in error
 
 
-def test_an_image_that_was_replaced_is_said(world: World, run: Run, tmp_path: Path) -> None:
+def test_an_image_that_was_replaced_is_reported(world: World, run: Run, tmp_path: Path) -> None:
     shutil.copytree(world.root / "data/test_images", tmp_path / "images")
     (tmp_path / "images/broken.dcm").unlink()
     model, place = f"--model={world.place('models')}", f"{tmp_path}/p"

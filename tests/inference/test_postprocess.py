@@ -10,7 +10,7 @@ from bench import notebook
 from lobar.core.boxes import Box
 from lobar.inference.postprocess import Enlarged, components, detect, enlarge, image_score
 from lobar.inference.release import NOTEBOOK, OperatingPoint
-from lobar.inference.submission import parse_prediction_string
+from lobar.inference.rows import parse_prediction_string
 
 
 def coarse_map(seed: int, grid: int = 16, size: int = 256) -> np.ndarray:
@@ -33,11 +33,11 @@ def test_boxes_order_and_confidences_equal_the_notebooks(seed: int) -> None:
     st.integers(0, 10_000), st.sampled_from([1, 4, 16, 64]), st.integers(1, 300), st.integers(1, 300),
     st.floats(0.05, 0.95), st.booleans(),
 )  # fmt: skip
-@example(seed=0, grid=4, rows=2, columns=1, threshold=0.75, blank=True)  # reads none of the lines that reach
-def test_equal_rows_and_columns_once_are_the_whole_map(
+@example(seed=0, grid=4, rows=2, columns=1, threshold=0.75, blank=True)  # reads no line that exceeds it
+def test_a_map_with_equal_lines_kept_once_is_the_whole_map(
     seed: int, grid: int, rows: int, columns: int, threshold: float, blank: bool
 ) -> None:
-    """Against OpenCV's enlargement of every pixel, at any size, and of maps whether they repeat or not."""
+    """Against OpenCV's enlargement of every pixel, at any size, of maps with and without equal lines."""
     probabilities = coarse_map(seed, grid, 64)
     if blank:  # wide margins, as around an opacity
         probabilities[:20] = probabilities[:, 40:] = 0
@@ -56,7 +56,7 @@ def test_a_coarse_head_leaves_few_rows() -> None:
     assert enlarge(coarse_map(0), 1024, 1024, 0).values.shape == (76, 76)
 
 
-def test_what_stays_below_is_not_enlarged() -> None:
+def test_what_stays_below_the_threshold_is_not_enlarged() -> None:
     probabilities = np.zeros((64, 64), np.float32)
     assert enlarge(probabilities, 1024, 1024, 0.5).values.size == 0
     probabilities[20:24, 30:32] = 0.6
@@ -78,7 +78,7 @@ def test_diagonal_neighbours_are_one_region() -> None:
     assert components(enlarge(probabilities, 4, 4, 0.25), 0.5) == [Box(0, 0, 2, 2, 0.5)]
 
 
-def test_each_part_of_an_operating_point_does_its_work() -> None:
+def test_each_part_of_an_operating_point_has_its_effect() -> None:
     probabilities = np.zeros((100, 100), np.float32)
     probabilities[10:50, 10:50], probabilities[80:84, 80:84] = 0.9, 0.6
     assert len(detect(probabilities, 100, 100, OperatingPoint(0.5, 0, 1, 0))) == 2
@@ -88,7 +88,7 @@ def test_each_part_of_an_operating_point_does_its_work() -> None:
     assert detect(probabilities, 100, 100, OperatingPoint(0.5, 0, 1, 0.95)) == []
 
 
-def test_image_score_is_the_mean_of_the_surest_share() -> None:
+def test_the_image_score_is_the_mean_of_the_highest_pixels() -> None:
     probabilities = np.zeros((100, 100), np.float32)
     assert image_score(probabilities) == 0
     probabilities[:10, :10] = 1

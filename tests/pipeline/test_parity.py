@@ -1,4 +1,4 @@
-"""The notebook's system, with one set of weights, against the project's port of the notebook."""
+"""The notebook's system with one set of weights, compared with the port of the notebook in `bench`."""
 
 import gzip
 from pathlib import Path
@@ -16,22 +16,24 @@ from lobar.imaging.sampling import Sampling
 from lobar.inference import postprocess
 from lobar.inference.engines import OpenVino
 from lobar.inference.release import NOTEBOOK
-from lobar.inference.submission import parse_prediction_string, prediction_string
+from lobar.inference.rows import parse_prediction_string, prediction_string
 from lobar.storage.layout import Model
-from lobar.training import export, networks
+from lobar.training import export, networks, recipe
 
 CALIBRATION = np.random.default_rng(0).integers(0, 1021, (4, 256, 256), np.uint16)
 
 
 @pytest.fixture(scope="module")
 def weights() -> keras.Model:
-    """The notebook's network with random weights, its head's bias moved so that about a third is opacity."""
+    """The notebook's network with random weights and a bias at which about a third of a map is opacity."""
     keras.utils.set_random_seed(5)
-    model = networks.create("notebook", Sampling.NOTEBOOK, 256, 4, 2, 4)
+    chosen = recipe.load("notebook", "channels=4")
+    assert (chosen.image_size, chosen.sampling, chosen.blocks, chosen.depth) == (256, Sampling.NOTEBOOK, 2, 4)
+    model = networks.create(chosen)
     core = model.layers[-1]
     for layer in core.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            # moving statistics that no training set, so that the maps differ between images
+            # the initial statistics, which are not trained here, would make all maps alike
             layer.moving_variance.assign(0.05 * np.ones(layer.moving_variance.shape))
     head = next(layer for layer in core.layers if layer.name.startswith("conv2d") and layer.use_bias)
     logits = keras.Model(core.input, head.input)(np.random.default_rng(0).random((4, 256, 256, 1)))
@@ -46,8 +48,8 @@ def engine(weights: keras.Model, tmp_path: Path) -> OpenVino:
     return OpenVino(place, export.export(weights, place, CALIBRATION), "float32")
 
 
-@pytest.fixture(params=["drawn", "real"])
-def films(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
+@pytest.fixture(params=["synthetic", "real"])
+def images(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
     """DICOMs of 1024 x 1024."""
     if request.param == "real":
         folder = request.getfixturevalue("real_data") / "rsna_sample/stage_2_train_images"
@@ -57,8 +59,8 @@ def films(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
     return sorted(folder.glob("*.dcm"))
 
 
-def ours(engine: OpenVino, levels: np.ndarray) -> list[list[Box]]:
-    ((_, _, maps),) = engine.maps([(None, levels)])
+def boxes_of(engine: OpenVino, levels: np.ndarray) -> list[list[Box]]:
+    ((_, maps),) = engine.maps([(None, levels)])
     return [
         parse_prediction_string(prediction_string(postprocess.detect(m, 1024, 1024, NOTEBOOK))) for m in maps
     ]
@@ -92,25 +94,27 @@ def check_labels(table: Path) -> tuple[int, int, int]:
 
 
 def test_the_same_decoded_pixels_give_the_same_boxes(
-    weights: keras.Model, engine: OpenVino, films: list[Path]
+    weights: keras.Model, engine: OpenVino, images: list[Path]
 ) -> None:
-    theirs = notebook.predict(weights.layers[-1], films)
-    found = ours(engine, np.stack([dicom.notebook_sampling(notebook.decode(path), 256) for path in films]))
-    assert sum(map(len, found)) > len(films) / 2
-    for path, boxes in zip(films, found, strict=True):
-        expected = parse_prediction_string(theirs[path.stem])
+    expected_rows = notebook.predict(weights.layers[-1], images)
+    found = boxes_of(
+        engine, np.stack([dicom.notebook_sampling(notebook.decode(path), 256) for path in images])
+    )
+    assert sum(map(len, found)) > len(images) / 2
+    for path, boxes in zip(images, found, strict=True):
+        expected = parse_prediction_string(expected_rows[path.stem])
         assert [corners(box) for box in boxes] == [corners(box) for box in expected]
         assert [b.confidence for b in boxes] == pytest.approx([b.confidence for b in expected], abs=1e-5)
 
 
-def test_each_with_its_own_jpeg_decoder_finds_nearly_the_same(
-    weights: keras.Model, engine: OpenVino, films: list[Path]
+def test_with_its_own_jpeg_decoder_each_finds_nearly_the_same_boxes(
+    weights: keras.Model, engine: OpenVino, images: list[Path]
 ) -> None:
-    theirs = notebook.predict(weights.layers[-1], films)
-    levels = [dicom.network_input(path.read_bytes(), 256, Sampling.NOTEBOOK)[0] for path in films]
-    for path, boxes in zip(films, ours(engine, np.stack(levels)), strict=True):
-        expected = parse_prediction_string(theirs[path.stem])
+    expected_rows = notebook.predict(weights.layers[-1], images)
+    levels = [dicom.network_input(path.read_bytes(), 256, Sampling.NOTEBOOK)[0] for path in images]
+    for path, boxes in zip(images, boxes_of(engine, np.stack(levels)), strict=True):
+        expected = parse_prediction_string(expected_rows[path.stem])
         assert len(boxes) == len(expected)
-        for box, same in zip(boxes, expected, strict=True):
-            assert iou(box, same) >= 0.98
-            assert box.confidence == pytest.approx(same.confidence, abs=1e-3)
+        for box, other in zip(boxes, expected, strict=True):
+            assert iou(box, other) >= 0.98
+            assert box.confidence == pytest.approx(other.confidence, abs=1e-3)

@@ -35,10 +35,22 @@ def run(model: Model, dataset: Dataset) -> Evaluation:
     )
     if records.find(model.release, Release, inputs, ONCE):
         return records.read(model.evaluation, Evaluation)
+    evaluation = records.find(model.evaluation, Evaluation, inputs, ONCE)
+    if evaluation is None:
+        evaluation = _evaluate(model, dataset, training, manifest, inputs)
+        evaluation = records.create(model.evaluation, evaluation, ONCE)
+    records.create(model.release, _release(training, evaluation), ONCE)
+    return evaluation
+
+
+def _evaluate(
+    model: Model, dataset: Dataset, training: Training, manifest: Manifest, inputs: EvaluationInputs
+) -> Evaluation:
+    """Score a model and put its scores and its report."""
     result = scoring.score(model, training, dataset)
     history = records.get(model.history, training.history)
     report = page.render(result, history, training, manifest)
-    evaluation = Evaluation(
+    return Evaluation(
         inputs=inputs,
         scores=records.put(model.scores, tables.encode(_scores(result))),
         report=records.put(model.report, report),
@@ -46,15 +58,13 @@ def run(model: Model, dataset: Dataset) -> Evaluation:
         positive=sum(image.exam.target for image in result.images),
         systems=result.systems,
         precisions=result.precisions,
+        cpu_features=engines.cpu_features(),
         roc_area=result.analysis.roc.area if result.analysis.roc else None,
         by_iou=result.analysis.by_iou,
         subsets=result.analysis.subsets,
         empty_mask=result.empty_mask,
         rejected=result.rejected,
     )
-    evaluation = records.create(model.evaluation, evaluation, ONCE)
-    records.create(model.release, _release(training, evaluation), ONCE)
-    return evaluation
 
 
 def _release(training: Training, evaluation: Evaluation) -> Release:
@@ -63,7 +73,7 @@ def _release(training: Training, evaluation: Evaluation) -> Release:
         files=training.files,
         recipe=training.inputs.recipe,
         precisions={
-            name: Offer(trial.point, NOTEBOOK, [] if name == "float32" else engines.cpu_features())
+            name: Offer(trial.point, NOTEBOOK, [] if name == "float32" else evaluation.cpu_features)
             for name, trial in evaluation.precisions.items()
             if name == "float32" or trial.offered
         },

@@ -57,8 +57,9 @@ class Evaluation(Record):
 
     scores, report: the SHA-256 of the table with each image's scores, and of the report. systems: the metric
     of each of SYSTEMS, with the network in float32. precisions: float32 and the others that the CPU supports.
-    by_iou: the metric at each IoU threshold. subsets: the metric by kind of image. empty_mask: the notebook's
-    own metrics of a mask without any pixel. rejected: validation images that cannot be decoded.
+    cpu_features: the features of that CPU. by_iou: the metric at each IoU threshold. subsets: the metric by
+    kind of image. empty_mask: the notebook's own metrics of a mask without any pixel. rejected: validation
+    images that cannot be decoded.
     """
 
     MADE_BY: ClassVar[str] = "evaluate"
@@ -70,6 +71,7 @@ class Evaluation(Record):
     positive: int
     systems: dict[str, Interval]
     precisions: dict[str, Trial]
+    cpu_features: list[str]
     roc_area: float | None
     by_iou: dict[str, float]
     subsets: dict[str, Subset]

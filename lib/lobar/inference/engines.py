@@ -52,7 +52,10 @@ def resolve_precision(asked: str, device: str, release: Release) -> str:
     if device == "gpu":
         trained = release.recipe.precision.value
         if asked not in ("auto", trained):
-            raise InputError(f"precision {asked}: on a GPU this model computes in {trained}; choose auto")
+            raise InputError(
+                f"precision {asked}: on a GPU this model computes in {trained}; choose auto",
+                setting="precision",
+            )
         return trained
     if asked == "auto":
         features = cpu_features()
@@ -60,7 +63,8 @@ def resolve_precision(asked: str, device: str, release: Release) -> str:
         return [name for name in PRECISIONS if name in same][-1]
     if asked not in release.precisions:
         raise InputError(
-            f"precision {asked}: not offered by this model; choose auto or {', '.join(release.precisions)}"
+            f"precision {asked}: not offered by this model; choose auto or {', '.join(release.precisions)}",
+            setting="precision",
         )
     return asked
 

@@ -22,10 +22,13 @@ def merge(place: Prediction, copy_to: str | None) -> Submission:
     """Join the finished shards of a plan in order, publish the submission, and return its record.
 
     The tables of two shards at a time are in memory. Raises InputError naming every shard that is missing or
-    of another plan, and the table or row that is altered, repeated, unknown or missing.
+    of another plan, the table or row that is altered, repeated, unknown or missing, or what differs in a
+    submission that is already there; then nothing is published.
     """
     plan = plans.read(place)
     shards = _finished(place, plan)
+    inputs = SubmissionInputs(plan.digest, [shard.table for shard in shards])
+    records.find(place.submission_record, Submission, inputs)  # a submission of other tables is not replaced
     rejected = [rejection for shard in shards for rejection in shard.rejected]
     with tempfile.TemporaryDirectory() as scratch:
         joined = Path(scratch) / "submission.csv"
@@ -43,7 +46,7 @@ def merge(place: Prediction, copy_to: str | None) -> Submission:
     rejected_rows = ((rejection.patient_id, rejection.reason) for rejection in rejected)
     objects.publish(place.rejected, table(REJECTED_COLUMNS, rejected_rows))
     submission = Submission(
-        inputs=SubmissionInputs(plan.digest, [shard.table for shard in shards]),
+        inputs=inputs,
         submission=digest.hexdigest(),
         rows=sum(shard.rows for shard in shards),
         with_boxes=sum(shard.with_boxes for shard in shards),
