@@ -79,9 +79,9 @@ def write_section(document: Path, target: str, text: str) -> None:
     """Replace what `make TARGET` measured in a document, between its two comments; the rest stays."""
     start, end = (f"<!-- measured by make {target}: {edge} -->" for edge in ("start", "end"))
     section = f"{start}\n{text.strip()}\n{end}"
-    old = document.read_text()
+    old = document.read_text() if document.exists() else f"{start}\n{end}\n"
     new, count = re.subn(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: section, old, flags=re.DOTALL)
     if count != 1:
-        raise SystemExit(f"{document}: it needs the comments {start} and {end} once")
+        raise SystemExit(f"{document}: found {count} times {start} … {end}; it needs these comments once")
     document.write_text(new)
     print(f"{document} written")
