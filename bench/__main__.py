@@ -1,4 +1,4 @@
-"""Every benchmark in one run: python -m bench prints a table and writes docs/bench.md."""
+"""All benchmarks in one run: python -m bench prints a table and writes it to docs/benchmarks.md."""
 
 import itertools
 import tempfile
@@ -8,15 +8,16 @@ from pathlib import Path
 from bench import prediction, scale, storage, table
 from lobar.core import console
 
-DOCUMENT = Path("docs/bench.md")
-HEAD = """# Measured
-
-Written by `make bench`: lobar beside the notebook (as today's libraries run it, `bench/notebook.py`) or what
-the row names, in one run, in turn, medians of {rounds} rounds. The films are drawn, JPEG-baseline DICOMs of
-1024 × 1024 and 150 KB; both networks have the notebook's {parameters} parameters and the same weights.
+DOCUMENT = Path("docs/benchmarks.md")
+SECTION = """\
+Measured by `make bench`: lobar compared with the notebook (with current library versions,
+`bench/notebook.py`), or with what the row names. All rows are from one run, in which both alternate; values
+are medians of {rounds} rounds. The images are synthetic JPEG-baseline DICOM files of 1024 × 1024 pixels and
+150 KB. Both networks have the notebook's {parameters} parameters and the same weights.
 
 {date}: {machine}.
 
+{table}
 """
 
 
@@ -31,10 +32,15 @@ def main() -> None:
             print(row, flush=True)
             rows.append(row)
         parameters = f"{bench.network.count_params():,}"
-    date = time.strftime("%Y-%m-%d")
-    head = HEAD.format(rounds=table.ROUNDS, parameters=parameters, date=date, machine=table.machine())
-    DOCUMENT.write_text(head + table.markdown(rows) + "\n")
-    print(f"{DOCUMENT} written after {(time.monotonic() - started) / 60:.0f} min")
+    text = SECTION.format(
+        rounds=table.ROUNDS,
+        parameters=parameters,
+        date=time.strftime("%Y-%m-%d"),
+        machine=table.machine(),
+        table=table.markdown(rows),
+    )
+    table.write_section(DOCUMENT, "bench", text)
+    print(f"finished after {(time.monotonic() - started) / 60:.0f} min")
 
 
 if __name__ == "__main__":

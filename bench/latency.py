@@ -1,27 +1,27 @@
-"""A relay on loopback that sends requests on some milliseconds later: python -m bench.latency PORT TARGET MS.
+"""A TCP proxy on loopback that delays requests: python -m bench.latency PORT TARGET MILLISECONDS.
 
-So small that it takes little of the two cores that a benchmark has.
+It uses little CPU, because a benchmark has only two cores.
 """
 
 import asyncio
 import sys
 
 
-class Onward(asyncio.Protocol):
-    """What the target answers goes back at once."""
+class Replies(asyncio.Protocol):
+    """Sends the target's replies to the client without a delay."""
 
-    def __init__(self, back: asyncio.Transport) -> None:
-        self.back = back
+    def __init__(self, client: asyncio.Transport) -> None:
+        self.client = client
 
     def data_received(self, data: bytes) -> None:
-        self.back.write(data)
+        self.client.write(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.back.close()
+        self.client.close()
 
 
-class Delayed(asyncio.Protocol):
-    """What a client sends goes to the target after `seconds`."""
+class Requests(asyncio.Protocol):
+    """Sends what a client sends to the target, `seconds` later."""
 
     def __init__(self, host: str, port: int, seconds: float) -> None:
         self.target = (host, port)
@@ -30,16 +30,16 @@ class Delayed(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         loop = asyncio.get_running_loop()
-        self.onward = loop.create_task(loop.create_connection(lambda: Onward(transport), *self.target))
+        self.connected = loop.create_task(loop.create_connection(lambda: Replies(transport), *self.target))
 
     def data_received(self, data: bytes) -> None:
         asyncio.get_running_loop().call_later(self.seconds, self.send, data)
 
     def send(self, data: bytes) -> None:
-        self.onward.add_done_callback(lambda done: done.result()[0].write(data))
+        self.connected.add_done_callback(lambda done: done.result()[0].write(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.onward.add_done_callback(lambda done: done.result()[0].close())
+        self.connected.add_done_callback(lambda done: done.result()[0].close())
 
 
 async def relay(port: int, target: str, milliseconds: float) -> None:
@@ -47,7 +47,7 @@ async def relay(port: int, target: str, milliseconds: float) -> None:
     host, target_port = target.rsplit(":", 1)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Delayed(host, int(target_port), milliseconds / 1000), "127.0.0.1", port
+        lambda: Requests(host, int(target_port), milliseconds / 1000), "127.0.0.1", port
     )
     await server.serve_forever()
 

@@ -9,10 +9,10 @@ from lobar.core import console
 
 
 def megabytes() -> int:
-    """Peak memory of this process; getrusage's figure begins with that of the process that forked it."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) // 1024
+    """Peak memory of this process. Not from getrusage, which includes that of the process that forked it."""
+    match = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1]) // 1024
 
 
 if __name__ == "__main__":

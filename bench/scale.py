@@ -1,4 +1,4 @@
-"""What grows with the number of images and of shards: the plan, many small shards, and the merge."""
+"""What depends on the number of images and of shards: the plan, many small shards, and the merge."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -7,12 +7,14 @@ from unittest import mock
 
 import numpy as np
 
-from bench import prediction as predicting
+from bench import prediction
 from bench.prediction import Bench
 from bench.table import Row
 from lobar.data.listing import Image, order_key
-from lobar.inference import plan, submission
-from lobar.inference import shard as shard_module
+from lobar.inference import plan as plans
+from lobar.inference import rows as submissions
+from lobar.inference import shard
+from lobar.inference.record import Shard, ShardInputs
 from lobar.storage import objects, records
 from lobar.storage.layout import Prediction
 
@@ -22,57 +24,61 @@ SMALL_IMAGES = 10_000
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """A million rows merged, and five thousand shards run with a stub in the network's place."""
+    """A merge of a million rows, and five thousand shards that run with a stub for the network."""
     peaks = {}
     for shards in (10, 1000):
         place = Prediction(objects.absolute(f"{bench.folder}/merge-{shards}"))
         count = shards * SHARD_IMAGES
-        seconds = _planned(bench, place, count, shards)
+        seconds = _plan(bench, place, count, shards)
         yield Row(f"plan of {count:,} listed images in {shards} shards", "", f"{seconds:.1f} s")
-        _finish(plan.read(place))
-        seconds, peaks[shards] = predicting.run("merge-submission", f"--prediction={place.url}")
+        _finish(place)
+        seconds, peaks[shards] = prediction.run("merge-submission", f"--prediction={place.url}")
         yield Row(f"merge of {count:,} rows, {shards} shards", "", f"{seconds:.1f} s, {peaks[shards]} MB")
     yield Row("peak memory of the larger merge", "", "", f"×{peaks[1000] / peaks[10]:.2f}", "×1.2")
     yield from _small_shards(bench)
 
 
-def _planned(bench: Bench, place: Prediction, count: int, shards: int) -> float:
-    """Plan images that are only listed: seconds for everything but the listing and reading a sample."""
+def _plan(bench: Bench, place: Prediction, count: int, shards: int) -> float:
+    """Plan images that are only listed; the seconds include neither the listing nor the sample for drift."""
     ids = sorted((f"{number:08d}" for number in range(count)), key=order_key)
     listed = [Image(name, objects.Object(f"s3://none/{name}.dcm", 130_000, "0" * 32)) for name in ids]
     listing = mock.patch("lobar.data.listing.list_images", return_value=(listed, []))
     with listing, mock.patch("lobar.data.drift.from_profile", return_value=[]):
         started = time.perf_counter()
-        plan.make("s3://none", bench.model, shards, place, "cpu", "float32", "notebook")
+        plans.make("s3://none", bench.model, place, prediction.request(shards, "float32"))
         return time.perf_counter() - started
 
 
-def _finish(made: plan.Plan) -> None:
-    """Every shard's table and record, one image in four with a box, as predict leaves them."""
-    for shard in range(len(made.slices)):
-        found = [
-            (image.patient_id, "0.912345 264 152 213 379 " * (number % 4 == 0))
-            for number, image in enumerate(made.images(shard))
+def _finish(place: Prediction) -> None:
+    """Write the table and the record of every shard as predict does; one image in four has a box."""
+    plan = plans.read(place)
+    for number in range(len(plan.slices)):
+        predicted = [
+            submissions.Row(image.patient_id, "0.912345 264 152 213 379 " * (i % 4 == 0))
+            for i, image in enumerate(plans.read_slice(place, plan, number))
         ]
-        table = submission.to_csv(submission.HEADER, found)
-        written = records.sha256(table)
-        objects.publish(made.place.shard_table(written), table)
-        record = made.place.shard_record(shard)
-        inputs = {"plan": made.digest, "shard": shard}
-        records.commit(record, inputs, table=written, rows=len(found), with_boxes=0, rejected=[])
+        record = Shard(
+            inputs=ShardInputs(plan.digest, number),
+            table=records.put(place.shard_table, submissions.to_csv(predicted)),
+            rows=len(predicted),
+            with_boxes=sum(bool(row.prediction_string) for row in predicted),
+            rejected=[],
+        )
+        records.create(place.shard_record(number), record)
 
 
 class Stub:
-    """A network that takes no time: nothing is found anywhere."""
+    """An engine that takes no time and finds nothing."""
 
     batch = 8
 
-    def __init__(self, *opened: Any) -> None:
+    def __init__(self, *arguments: Any) -> None:
         pass
 
-    def maps(self, batches: Iterable[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+    def maps(self, batches: Iterable[tuple[Any, np.ndarray]]) -> Iterator[tuple[Any, np.ndarray]]:
+        """As `lobar.inference.engines.Engine` says."""
         for key, levels in batches:
-            yield key, levels, np.zeros(levels.shape, np.float32)
+            yield key, np.zeros(levels.shape, np.float32)
 
 
 def _small_shards(bench: Bench) -> Iterator[Row]:
@@ -82,15 +88,15 @@ def _small_shards(bench: Bench) -> Iterator[Row]:
         (images / f"{number:05d}.dcm").hardlink_to(bench.paths[number % len(bench.paths)])
     place = Prediction(objects.absolute(f"{bench.folder}/small"))
     started = time.perf_counter()
-    plan.make(str(images), bench.model, SMALL_SHARDS, place, "cpu", "float32", "notebook")
-    planned = time.perf_counter() - started
-    with mock.patch.dict("lobar.inference.shard.__dict__", {"ENGINE_OF_DEVICE": {"cpu": Stub}}):
+    plans.make(str(images), bench.model, place, prediction.request(SMALL_SHARDS, "float32"))
+    plan_seconds = time.perf_counter() - started
+    with mock.patch.object(shard, "ENGINE_OF_DEVICE", {"cpu": Stub}):
         started = time.perf_counter()
-        for shard in range(SMALL_SHARDS):
-            shard_module.run(place, shard, 0)
-        taken = time.perf_counter() - started
-    seconds, megabytes = predicting.run("merge-submission", f"--prediction={place.url}")
+        for number in range(SMALL_SHARDS):
+            shard.run(place, number, 0)
+        shard_seconds = (time.perf_counter() - started) / SMALL_SHARDS
+    merge_seconds, megabytes = prediction.run("merge-submission", f"--prediction={place.url}")
     what = f"{SMALL_SHARDS} shards of {SMALL_IMAGES // SMALL_SHARDS} images"
-    yield Row(f"plan of {what}, in a folder", "", f"{planned:.1f} s")
-    yield Row(f"{what}, a stub for the network, each", "", f"{1000 * taken / SMALL_SHARDS:.0f} ms")
-    yield Row(f"merge of {what}", "", f"{seconds:.1f} s, {megabytes} MB")
+    yield Row(f"plan of {what}, in a folder", "", f"{plan_seconds:.1f} s")
+    yield Row(f"{what}, a stub for the network, per shard", "", f"{1000 * shard_seconds:.0f} ms")
+    yield Row(f"merge of {what}", "", f"{merge_seconds:.1f} s, {megabytes} MB")

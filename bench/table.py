@@ -1,9 +1,10 @@
-"""One table of all benchmarks, on screen as it grows and in a file with the machine's description."""
+"""The table of all benchmarks, for the screen and for a document, and the description of the machine."""
 
 import os
 import platform
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,50 +14,50 @@ from lobar.core.concurrency import cpus
 from lobar.inference import engines
 
 ROUNDS = 5
-FORM = "{:58}{:>15}{:>15}{:>9}{:>9}"
-HEADS = ("", "beside it", "lobar", "times", "wanted")
+FORM = "{:68}{:>15}{:>15}{:>8}{:>8}"
+HEADS = ("", "reference", "lobar", "ratio", "target")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured, the other's figure and lobar's with their units, the ratio, and what is wanted."""
+    """What was measured, the values of the reference and of lobar with their units, the ratio, its target."""
 
     what: str
-    other: str
+    reference: str
     lobar: str
-    times: str = ""
-    wanted: str = ""
+    ratio: str = ""
+    target: str = ""
 
     def __str__(self) -> str:
-        return FORM.format(self.what, self.other, self.lobar, self.times, self.wanted)
+        return FORM.format(self.what, self.reference, self.lobar, self.ratio, self.target)
 
 
-def median_seconds(**ways: Callable[[], object]) -> dict[str, float]:
-    """Seconds of each way, medians of ROUNDS rounds in turn, so that a busy machine is busy for all."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+def median_seconds(**functions: Callable[[], object]) -> dict[str, float]:
+    """Median seconds of each function over ROUNDS rounds; they alternate, so other load affects all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(ROUNDS):
-        for name, way in ways.items():
+        for name, function in functions.items():
             started = time.perf_counter()
-            way()
+            function()
             taken[name].append(time.perf_counter() - started)
     return {name: median(seconds) for name, seconds in taken.items()}
 
 
-def compared(what: str, count: int, seconds: float, ours: float, wanted: str = "") -> Row:
-    """A row of milliseconds an image: so many seconds for `count` images, and lobar's."""
-    each = (f"{1000 * taken / count:.2f} ms" for taken in (seconds, ours))
-    return Row(what, *each, f"×{seconds / ours:.1f}", wanted)
+def compared(what: str, count: int, reference: float, lobar: float, target: str = "") -> Row:
+    """A row of milliseconds per image, from the seconds of the reference and of lobar for `count` images."""
+    theirs, ours = (f"{1000 * seconds / count:.2f} ms" for seconds in (reference, lobar))
+    return Row(what, theirs, ours, f"×{reference / lobar:.1f}", target)
 
 
 def machine() -> str:
-    """What the figures were measured on."""
+    """CPU, memory, operating system and versions of libraries."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
     features = ", ".join(engines.cpu_features())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    used = ("openvino", "tensorflow", "opencv-python-headless")
-    packages = ", ".join(f"{package} {version(package)}" for package in used)
+    libraries = ("openvino", "tensorflow", "opencv-python-headless")
+    packages = ", ".join(f"{package} {version(package)}" for package in libraries)
     return (
         f"{name}, {cpus()} CPUs ({features}), {memory:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, {packages}"
@@ -64,7 +65,23 @@ def machine() -> str:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table as a document."""
-    body = [f"| {row.what} | {row.other} | {row.lobar} | {row.times} | {row.wanted} |" for row in rows]
-    head = [f"| {' | '.join(HEADS)} |", "|---|--:|--:|--:|--:|"]
-    return "\n".join([*head, *body])
+    """The table in Markdown."""
+    body = [f"| {row.what} | {row.reference} | {row.lobar} | {row.ratio} | {row.target} |" for row in rows]
+    return "\n".join([*head(HEADS), *body])
+
+
+def head(columns: Sequence[str]) -> list[str]:
+    """The first two lines of a table in Markdown; the numbers in all columns but the first are aligned."""
+    return [f"| {' | '.join(columns)} |", "|---" + "|--:" * (len(columns) - 1) + "|"]
+
+
+def write_section(document: Path, target: str, text: str) -> None:
+    """Replace what `make TARGET` measured in a document, between its two comments; the rest stays."""
+    start, end = (f"<!-- measured by make {target}: {edge} -->" for edge in ("start", "end"))
+    section = f"{start}\n{text.strip()}\n{end}"
+    old = document.read_text() if document.exists() else f"{start}\n{end}\n"
+    new, count = re.subn(f"{re.escape(start)}.*?{re.escape(end)}", lambda _: section, old, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"{document}: found {count} times {start} … {end}; it needs these comments once")
+    document.write_text(new)
+    print(f"{document} written")

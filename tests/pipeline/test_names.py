@@ -11,7 +11,7 @@ from dev.servers import Server
 from lobar.data import listing
 from lobar.data.index import read_index
 from lobar.data.listing import order_key
-from lobar.inference.submission import to_csv
+from lobar.inference.rows import table
 from lobar.storage import objects as store
 from lobar.storage.layout import Dataset
 from tests.conftest import Run, World, make_dicom, smooth_noise
@@ -28,7 +28,7 @@ LABELS = "; touch pwned #.csv"
 
 @pytest.fixture(params=["folder", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A place of each kind with an image of each name, and labels under a name of that kind."""
+    """A folder and a bucket, each with an image of every name and a label table with such a name."""
     if request.param == "folder":
         fill(str(tmp_path))
         yield str(tmp_path)
@@ -47,33 +47,33 @@ def fill(root: str) -> None:
             [patient_id, *("8", "8", "24", "20")[: 4 * (i % 2)], *[""] * (4 - 4 * (i % 2)), str(i % 2)]
         )
     header = ("patientId", "x", "y", "width", "height", "Target")
-    store.publish(f"{root}/{LABELS}", to_csv(header, rows))
+    store.publish(f"{root}/{LABELS}", table(header, rows))
 
 
 def test_images_of_any_name_are_indexed_and_predicted(
     root: str, world: World, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = Dataset(store.absolute(f"{root}/d"))
+    dataset = Dataset(store.absolute(f"{root}/d"))
     labels = ["--labels", f"{root}/{LABELS}", "--images", f"{root}/images", "--valid-fraction", 0.3]
-    status, _, said = run("label-index", *labels, "--out", made.url, "--max-rejected", 0.1)
-    assert status == 0, said
-    # a table's fields lose the spaces around them, so this id has no label
-    wanted = {*IDS} - {" begins with one"}
-    assert {exam.patient_id for exam in read_index(made)} == wanted
+    status, _, errors = run("label-index", *labels, "--out", dataset.url, "--max-rejected", 0.1)
+    assert status == 0, errors
+    # spaces around the fields of a label table are dropped, so this id has no label
+    labelled = {*IDS} - {" begins with one"}
+    assert {exam.patient_id for exam in read_index(dataset)} == labelled
 
     plan = ["--model", world.place("models"), "--images", f"{root}/images", "--shards", 3]
     assert run("plan", *plan, "--out", f"{root}/p")[0] == 0
     for shard in range(3):
-        status, _, said = run("predict", "--prediction", f"{root}/p", "--shard", shard)
-        assert status == 0, said
+        status, _, errors = run("predict", "--prediction", f"{root}/p", "--shard", shard)
+        assert status == 0, errors
     assert run("merge-submission", "--prediction", f"{root}/p")[0] == 0
-    table = store.read(f"{root}/p/submission.csv").decode()
-    found = [row[0] for row in csv.reader(io.StringIO(table, newline=""))][1:]
-    assert found == sorted(IDS, key=order_key)
+    submission = store.read(f"{root}/p/submission.csv").decode()
+    ids = [row[0] for row in csv.reader(io.StringIO(submission, newline=""))][1:]
+    assert ids == sorted(IDS, key=order_key)
     assert not list(Path.cwd().glob("pwned*"))
 
 
-def test_an_object_outside_its_prefix_is_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_outside_its_prefix_is_not_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some stores keep keys with '..' as they are."""
     keys = ["a.dcm", "../b.dcm", "x/../c.dcm", "../../etc/passwd"]
     objects = [store.Object(f"s3://bucket/images/{key}", 9, "e") for key in keys]
@@ -83,7 +83,7 @@ def test_an_object_outside_its_prefix_is_no_image(monkeypatch: pytest.MonkeyPatc
     assert others == [item.url for item in objects[1:]]
 
 
-def test_a_patient_that_is_no_file_name_has_no_image(run: Run, tmp_path: Path) -> None:
+def test_a_patient_id_that_is_not_a_file_name_has_no_image(run: Run, tmp_path: Path) -> None:
     rows = ["patientId,x,y,width,height,Target"]
     for i in range(20):
         (tmp_path / f"p{i}.dcm").write_bytes(make_dicom(smooth_noise(64, 64, i)))

@@ -1,4 +1,4 @@
-"""The whole workflow on a small set, and that its bytes depend on nothing but its inputs."""
+"""The whole workflow on a small data set; the bytes of its results depend only on its inputs."""
 
 import csv
 import shutil
@@ -11,7 +11,7 @@ from lobar.core.boxes import Box
 from lobar.data.index import read_index
 from lobar.data.listing import order_key
 from lobar.evaluation import rsna_metric
-from lobar.inference.submission import parse_prediction_string
+from lobar.inference.rows import parse_prediction_string
 from lobar.storage import objects
 from lobar.storage.layout import Dataset
 from tests.conftest import SQUARE, Run, World, square_image
@@ -19,10 +19,10 @@ from tests.conftest import SQUARE, Run, World, square_image
 
 def submission_of(path: Path) -> dict[str, str]:
     with path.open(newline="") as rows:
-        header, *found = csv.reader(rows)
+        header, *body = csv.reader(rows)
     assert header == ["patientId", "PredictionString"]
-    assert len({row[0] for row in found}) == len(found)
-    return dict(found)
+    assert len({row[0] for row in body}) == len(body)
+    return dict(body)
 
 
 def test_every_test_image_has_its_row_in_hash_order(world: World) -> None:
@@ -37,9 +37,9 @@ def test_boxes_are_the_squares_and_empty_rows_are_empty(world: World) -> None:
     for i in range(20):
         _, (x, y) = square_image(1000 + i, positive=i % 2 == 1)
         truth = [Box(x, y, SQUARE, SQUARE)] if i % 2 else []
-        found = parse_prediction_string(rows[f"t{i}"])
-        assert all(box.inside(128, 96) for box in found)
-        scores.append(rsna_metric.image_score(truth, found))
+        boxes = parse_prediction_string(rows[f"t{i}"])
+        assert all(box.inside(128, 96) for box in boxes)
+        scores.append(rsna_metric.image_score(truth, boxes))
     score = rsna_metric.metric(scores)
     assert score is not None
     assert score > 0.5
@@ -50,10 +50,10 @@ def test_a_rejected_image_is_named_and_not_mistaken_for_no_finding(world: World)
     assert submission_of(world.root / "submission.csv")["broken"] == ""
     rejected = (world.place("predictions") / "rejected.csv").read_text()
     assert rejected == 'patientId,reason\nbroken,"it holds no image, or ends before it does"\n'
-    assert "1 REJECTED, their empty rows are no finding: broken (it holds no image" in world.output
+    assert "1 REJECTED, their empty rows are not findings: broken (it holds no image" in world.output
 
 
-def test_the_run_ends_with_what_was_made_and_where(world: World) -> None:
+def test_the_run_prints_its_results_and_their_places(world: World) -> None:
     assert f"submission: file://{world.root}/submission.csv" in world.output
     assert f"report: file://{world.root}/report.html" in world.output
     for system in ("tuned operating point", "the notebook's operating point", "no network", "always empty"):
@@ -75,9 +75,9 @@ def test_the_same_run_again_computes_nothing_and_keeps_every_byte(world: World) 
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_finished_shard_is_held_to_a_stricter_share(world: World, run: Run) -> None:
-    found = [run("predict", "--prediction", world.place("predictions"), "--shard", k) for k in range(3)]
-    assert sorted(status for status, _, _ in found) == [0, 0, 2]
+def test_a_finished_shard_is_checked_against_a_stricter_share(world: World, run: Run) -> None:
+    results = [run("predict", "--prediction", world.place("predictions"), "--shard", k) for k in range(3)]
+    assert sorted(status for status, _, _ in results) == [0, 0, 2]
 
 
 @pytest.mark.parametrize("shards", [1, 7])
@@ -92,7 +92,7 @@ def test_any_number_of_shards_gives_the_same_submission(
     assert (tmp_path / "p/submission.csv").read_bytes() == (world.root / "submission.csv").read_bytes()
 
 
-def test_a_dataset_made_elsewhere_has_the_same_split_and_boxes(
+def test_a_dataset_made_in_another_place_has_the_same_split_and_boxes(
     world: World, run: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(world.root / "data", tmp_path / "data")

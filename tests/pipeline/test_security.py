@@ -1,4 +1,4 @@
-"""What a stranger put into a file, a table or a model reaches no log, no shell and no interpreter."""
+"""Untrusted text in a file, a table or a model reaches no log, no shell and no interpreter."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from jobs.__main__ import JOBS, command
 from tests.conftest import Run, World, make_dicom, smooth_noise
 
 PATIENT = "DOE^JOHN"
-# what a modality may write about a person, and where a reader looks
+# elements in which a modality may write about a patient, and those that lobar reads
 IDENTIFYING = {
     "PatientName": PATIENT,
     "PatientID": PATIENT,
@@ -49,7 +49,7 @@ def test_no_header_value_reaches_a_log_or_an_object(world: World, run: Run, tmp_
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     labels = ["--labels", tmp_path / "labels.csv", "--images", images, "--valid-fraction", 0.3]
     plan = ["plan", "--model", world.place("models"), "--images", images, "--shards", 1]
-    said = [
+    results = [
         run("label-index", *labels, "--out", out / "rejected"),
         run("label-index", *labels, "--out", out / "d", "--max-rejected", 1),
         run(*plan, "--out", out / "p"),
@@ -57,9 +57,9 @@ def test_no_header_value_reaches_a_log_or_an_object(world: World, run: Run, tmp_
         run("predict", "--prediction", out / "p", "--shard", 0, "--max-rejected", 1),
         run("merge-submission", "--prediction", out / "p"),
     ]
-    assert [status for status, _, _ in said] == [2, 0, 0, 2, 0, 0]
+    assert [status for status, _, _ in results] == [2, 0, 0, 2, 0, 0]
     for text in ("DOE", "JOHN"):
-        assert all(text not in output + errors for _, output, errors in said)
+        assert all(text not in output + errors for _, output, errors in results)
         assert text.encode() not in everything(out)
 
 
@@ -70,20 +70,20 @@ def test_no_job_takes_a_secret_as_an_option() -> None:
         assert not [name for name in options if re.search("secret|password|token|key|credential", name)]
 
 
-def test_workflows_hand_parameters_to_programs_and_to_no_shell() -> None:
+def test_workflows_pass_parameters_to_programs_and_to_no_shell() -> None:
     for path in Path("workflows").glob("*.yaml"):
         for document in yaml.safe_load_all(path.read_text()):
-            for container in found(document, "container"):
+            for container in values_of(document, "container"):
                 assert container["command"] == ["python", "-m", "jobs"], path
                 assert all(argument.startswith(("--", *JOBS)) for argument in container["args"]), path
-            assert not list(found(document, "script")), path
+            assert not list(values_of(document, "script")), path
 
 
-def found(node: object, key: str) -> list[dict[str, list[str]]]:
-    """All values of a key, however deep."""
+def values_of(node: object, key: str) -> list[dict[str, list[str]]]:
+    """All values of a key, at any depth."""
     if isinstance(node, dict):
         return [
             *([node[key]] if key in node else []),
-            *(x for value in node.values() for x in found(value, key)),
+            *(x for value in node.values() for x in values_of(value, key)),
         ]
-    return [x for value in node for x in found(value, key)] if isinstance(node, list) else []
+    return [x for value in node for x in values_of(value, key)] if isinstance(node, list) else []

@@ -1,4 +1,4 @@
-"""What a job imports: a path pays for nothing that it does not use."""
+"""A job imports only the packages that it uses."""
 
 import subprocess
 import sys
@@ -9,10 +9,10 @@ import pytest
 from jobs.__main__ import JOBS
 from tests.conftest import World
 
-# What costs tenths of a second and more to import, by the name of its topmost package
+# Top-level packages that take a tenth of a second or more to import
 HEAVY = {
     "aiohttp", "botocore", "cv2", "fsspec", "gcsfs", "jinja2", "keras", "matplotlib", "nncf", "numpy",
-    "openvino", "pyarrow", "pydicom", "s3fs", "scipy", "sklearn", "tensorflow", "yaml",
+    "openvino", "pandas", "pyarrow", "pydicom", "s3fs", "scipy", "skimage", "sklearn", "tensorflow", "yaml",
 }  # fmt: skip
 PROGRAM = """
 import sys

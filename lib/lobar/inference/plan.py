@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lobar.core import console
 from lobar.core.concurrency import ordered_map
 from lobar.core.errors import InputError
@@ -121,11 +123,18 @@ def slice_table(images: Sequence[Image]) -> "pa.Table":
     """The table of one shard: its images in order, as predict and the merge read them."""
     import pyarrow as pa
 
-    schema = pa.schema(
-        [("patient_id", pa.string()), ("url", pa.string()), ("etag", pa.string()), ("bytes", pa.int64())]
+    # not from_pylist: pyarrow imports pandas there to see whether a value is a Series
+    def texts(values: Iterable[str]) -> pa.Array:
+        builder = pa.lib.StringBuilder()
+        builder.append_values(list(values))
+        return builder.finish()
+
+    sizes = np.array([image.object.bytes for image in images], np.int64)
+    return pa.table(
+        {
+            "patient_id": texts(image.patient_id for image in images),
+            "url": texts(image.object.url for image in images),
+            "etag": texts(image.object.etag for image in images),
+            "bytes": pa.Array.from_buffers(pa.int64(), len(sizes), [None, pa.py_buffer(sizes)]),
+        }
     )
-    rows = [
-        {"patient_id": i.patient_id, "url": i.object.url, "etag": i.object.etag, "bytes": i.object.bytes}
-        for i in images
-    ]
-    return pa.Table.from_pylist(rows, schema)

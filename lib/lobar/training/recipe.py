@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 
 from lobar.core.errors import InputError
 from lobar.imaging.sampling import Sampling
@@ -90,6 +89,8 @@ def load(name: str, changes: str = "") -> Recipe:
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
+    import yaml  # only training reads recipes; plan and predict need the class alone
+
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
