@@ -37,7 +37,7 @@ def rows() -> Iterator[Row]:
         body = os.urandom(OBJECT_BYTES)
         names = (objects.join(ROOT, f"{i:05d}") for i in range(OBJECTS))
         list(
-            in_order(lambda url: filesystem.start(filesystem.place_of(url).ask("pipe_file", body)), names, 32)
+            in_order(lambda url: filesystem.submit(filesystem.locate(url).call("pipe_file", body)), names, 32)
         )
         yield from _compare("loopback", server.endpoint, {"fs.cat": "×2.5"})
         with latency(server.endpoint) as delayed:

@@ -56,7 +56,7 @@ def test_images_come_in_order_from_every_encoding(folder: Path) -> None:
     ("name", "said"),
     [
         ("j2k_abort", "its decoder died (SIGABRT)"),
-        ("jpegls_segfault", "the JPEG has another size than the header's 64 x 48: 256 x 0"),
+        ("jpegls_segfault", "the JPEG has 256 rows x 0 columns; the DICOM header says 64 x 48"),
     ],
 )
 def test_a_file_that_kills_its_decoder_is_rejected_and_the_others_are_read(
@@ -79,7 +79,7 @@ def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyP
     images, rejected = read(folder)
     assert len(images) == 6
     assert len(rejected) == 18
-    assert set(rejected.values()) == {"its decoder takes more than 0 seconds"}
+    assert set(rejected.values()) == {"its decoder took more than 0 seconds"}
 
 
 def test_a_file_beyond_the_limit_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_want_of_memory_says_what_to_raise(world: World, run: Run, monkeypatch: 
     status, _, said = run("merge-submission", "--prediction", world.place("predictions"))
     assert status == 2
     assert said.startswith(
-        "error: python -m jobs merge-submission: out of memory; give it more (limits.memory"
+        "error: python -m jobs merge-submission: out of memory; raise its memory limit (limits.memory"
     )
     assert "Traceback" not in said
 

@@ -13,7 +13,7 @@ import pytest
 from lobar.storage import retry
 from lobar.synthetic import phantoms
 from tests.conftest import Run
-from tests.support.crashes import CHANGES, Death, Kind, numbered
+from tests.support.crashes import CHANGES, Crash, Kind, numbered
 from tests.support.undisturbed import (
     Job,
     check_whole,
@@ -57,7 +57,7 @@ def test_a_job_that_dies_at_any_operation_leaves_nothing_half_and_goes_on(
             continue  # as before the next one
         place = f"{ROOT}/{uuid.uuid4().hex}"
         command = golden[job].at(place)
-        with numbered(kind, at), pytest.raises(Death):
+        with numbered(kind, at), pytest.raises(Crash):
             run(*command)
         check_whole(objects(place), golden[job].made)
         status, _, said = run(*command)

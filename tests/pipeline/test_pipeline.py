@@ -49,8 +49,8 @@ def test_boxes_are_the_squares_and_empty_rows_are_empty(world: World) -> None:
 def test_a_rejected_image_is_named_and_not_mistaken_for_no_finding(world: World) -> None:
     assert submission_of(world.root / "submission.csv")["broken"] == ""
     rejected = (world.place("predictions") / "rejected.csv").read_text()
-    assert rejected == 'patientId,reason\nbroken,"it holds no image, or ends before it does"\n'
-    assert "1 REJECTED, their empty rows are not findings: broken (it holds no image" in world.output
+    assert rejected == 'patientId,reason\nbroken,"it contains no image, or the file is truncated"\n'
+    assert "1 REJECTED, their empty rows are not findings: broken (it contains no image" in world.output
 
 
 def test_the_run_prints_its_results_and_their_places(world: World) -> None:

@@ -48,14 +48,14 @@ TROUBLES = [
     for j, kind in enumerate(LASTING)
 ] + [(job, Kind.internal, "writing") for job in JOBS]
 STALLS = {Kind.stall, Kind.stall_in_body}
-SILENCE = "(the store does not answer|ReadTimeoutError)"
+SILENCE = "(the store does not respond|ReadTimeoutError)"
 # what a person is told; how a lost connection shows differs from run to run
 SAID = {
     Kind.stall: SILENCE,
     Kind.stall_in_body: SILENCE,
-    Kind.slow_down: "the store answers 503",
-    Kind.too_many: "the store answers 429",
-    Kind.internal: "the store answers 500",
+    Kind.slow_down: "the store returned 503",
+    Kind.too_many: "the store returned 429",
+    Kind.internal: "the store returned 500",
     Kind.garbage: r"\w+Error: .*status",
 }
 LOST = r"\w+Error: .*(closed|reset|disconnected|not completed|could not connect)"
@@ -93,7 +93,7 @@ def hasty_driver(golden: dict[str, Job]) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retry, "ATTEMPT_SECONDS", 0.4)
         filesystem._filesystem.cache_clear()
-        driver = filesystem.place_of(ROOT).fs
+        driver = filesystem.locate(ROOT).fs
     filesystem._filesystem.cache_clear()
     return driver
 
@@ -196,7 +196,7 @@ def test_a_store_that_falls_silent_holds_no_process_beyond_its_deadline(
     # an attempt, a second of further tries, and the last of these may take another
     assert time.monotonic() - started < 3 + 12
     assert running.returncode == 75, said
-    assert re.search(rf"^error: {ROOT}/test/t\d.dcm: the store does not answer", last_line(said))
+    assert re.search(rf"^error: {ROOT}/test/t\d.dcm: the store does not respond", last_line(said))
     proxy.fault = None
     assert run(*command)[0] == 0
     assert without_time(objects(place)) == without_time(golden["predict"].made)

@@ -24,7 +24,7 @@ from lobar.storage import objects as store
 from lobar.training import quantization, trainer
 from lobar.training.recipe import Recipe
 from tests.conftest import make_dicom, smooth_noise
-from tests.support.proxy import OF_BODIES, Kind
+from tests.support.proxy import BODY_FAULTS, Kind
 
 SMALL = ["--recipe", "demo", "--set", "image_size=32,channels=2,blocks=1,depth=2,batch_size=4,epochs=2"]
 NAMING = ("files", "history", "index", "report", "scores", "slices", "submission", "table")
@@ -49,7 +49,7 @@ class Job:
 
     def request(self, moment: str, kind: Kind) -> int:
         """The number of the request in which a moment begins, among those to which such a fault happens."""
-        affected = [each for each in self.requests if kind not in OF_BODIES or each.startswith("GET")]
+        affected = [each for each in self.requests if kind not in BODY_FAULTS or each.startswith("GET")]
         writes = [i for i, each in enumerate(affected, start=1) if each.startswith(("PUT", "DELETE"))]
         match moment:
             case "reading":
