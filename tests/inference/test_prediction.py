@@ -156,7 +156,7 @@ def test_an_image_that_changed_since_the_plan_ends_with_2(run: Run, tmp_path: Pa
         path.write_bytes(data)
     status, _, error = run("predict", "--prediction", planned, "--shard", 0)
     assert status == 2
-    assert "its content is not the one that was listed (" in error.splitlines()[-1]
+    assert "its content has changed since it was listed (" in error.splitlines()[-1]
     assert not (planned / "shards").exists()
 
 
