@@ -19,9 +19,10 @@ from lobar.core.rejections import Rejection
 from lobar.storage import objects
 
 BOX_COLUMNS = ["x", "y", "width", "height"]
-LEAST_BOX = [0, 0, 1, 1]
+SMALLEST_BOX = [0, 0, 1, 1]
 LABEL_COLUMNS = ["patientId", *BOX_COLUMNS, "Target"]
 GROUP_COLUMNS = ["patientId", "group"]
+BAD = -1  # in place of a row's Target
 CHUNK_ROWS = 250_000
 
 
@@ -29,67 +30,79 @@ CHUNK_ROWS = 250_000
 class Labels(Mapping[str, tuple[Box, ...]]):
     """The boxes of each patient, an empty tuple for a negative, by patient id in order of first appearance.
 
-    Boxes are arrays until they are asked for: those of patient number i are rows starts[i]:starts[i + 1]
-    of `pixels`, whose columns are x, y, width and height.
+    Box objects are built when asked for: the boxes of patient id p, whose number is n = numbers[p], are rows
+    starts[n]:starts[n + 1] of `pixels`, with columns x, y, width and height.
     """
 
-    ids: pd.Index
+    numbers: dict[str, int]
     starts: np.ndarray
     pixels: np.ndarray
     rejected: list[Rejection]
 
     def __getitem__(self, patient_id: str) -> tuple[Box, ...]:
-        number = self.ids.get_loc(patient_id)
+        number = self.numbers[patient_id]
         rows = self.pixels[self.starts[number] : self.starts[number + 1]].tolist()
         return tuple(dict.fromkeys(Box(*map(int, row)) for row in rows))  # a repeated row is one box
 
     def __contains__(self, patient_id: object) -> bool:
-        return patient_id in self.ids
+        return patient_id in self.numbers
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.ids)
+        return iter(self.numbers)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.numbers)
 
 
 def read_labels(table: bytes, url: str) -> Labels:
-    """The label table: in RSNA's format, a positive patient has one row per box.
+    """The label table in RSNA's format: one row per box, or one row without a box for a negative patient.
 
     Coordinates become int(float(text)) pixels, as in the notebook. One bad row rejects its whole patient.
     Raises InputError if the table cannot be read or a column is missing.
     """
-    parts, boxes = [], []
+    numbers: dict[str, int] = {}
     reasons: dict[int, tuple[str, str]] = {}
+    parts, boxes = [], []
     for rows in _read_chunks(table, url, LABEL_COLUMNS):
-        texts, target = rows[BOX_COLUMNS], rows["Target"]
-        pixels = pd.DataFrame({column: _to_pixels(rows[column]) for column in BOX_COLUMNS}, rows.index)
-        positive = target == "1"
-        # NaN is less than any minimum
-        good = positive & (pixels >= LEAST_BOX).all(axis=1) | (target == "0") & (texts == "").all(axis=1)
-        for line, *row in rows.loc[~good, [*BOX_COLUMNS, "Target"]].itertuples(name=None):
+        target, pixels = _judge(rows)
+        for line, *row in rows.loc[target == BAD, [*BOX_COLUMNS, "Target"]].itertuples(name=None):
             reasons[line] = _explain(*row)
-        parts.append(pd.DataFrame({"patient": rows["patientId"], "positive": positive, "good": good}))
-        boxes.append(pixels[positive].to_numpy())
-    judged = pd.concat(parts)
-    parts.clear()
-    codes, ids = judged["patient"].factorize()
-    positive, good = judged["positive"].to_numpy(), judged["good"].to_numpy()
-    first = np.zeros(len(ids), bool)
-    first[codes[good][::-1]] = positive[good][::-1]  # the last assignment holds: a patient's first good row
-    wrong = ~good | (positive != first[codes])
-    rejected = [
-        Rejection(patient, f"{objects.name(url)} row {line}", *reasons.get(line, ("rows of both Targets",)))
-        for line, patient in judged["patient"][wrong].drop_duplicates().items()
-    ]
-    kept = np.ones(len(ids), bool)
-    kept[codes[wrong]] = False
-    codes = codes[positive]
-    order = np.argsort(codes, kind="stable")
-    order = order[kept[codes[order]]]
-    counts = np.bincount(codes, minlength=len(ids))[kept]
-    starts = np.concatenate([[0], counts.cumsum()])
-    return Labels(ids[kept].astype(object), starts, np.concatenate(boxes)[order], rejected)
+        patient = [numbers.setdefault(patient_id, len(numbers)) for patient_id in rows["patientId"].tolist()]
+        parts.append(pd.DataFrame({"patient": patient, "target": target}, rows.index, dtype=np.int32))
+        boxes.append(pixels[target == 1])
+    judged, pixels = pd.concat(parts), np.concatenate(boxes)
+    del parts, boxes
+    ids = list(numbers)
+    rejected = []
+    for line, number in _first_wrong_rows(judged, len(ids)).items():
+        reason = reasons.get(line, ("rows of both Targets",))
+        rejected.append(Rejection(ids[number], f"{objects.name(url)} row {line}", *reason))
+        del numbers[ids[number]]
+    owner = judged["patient"].to_numpy()[judged["target"] == 1]
+    starts = np.bincount(owner + 1, minlength=len(ids) + 1).cumsum()
+    return Labels(numbers, starts, pixels[owner.argsort(kind="stable")], rejected)
+
+
+def _first_wrong_rows(judged: pd.DataFrame, patients: int) -> pd.Series:
+    """Line number to patient number, for the first row of each patient that is bad or changes its Target."""
+    patient, target = judged["patient"].to_numpy(), judged["target"].to_numpy()
+    good = target != BAD
+    first = np.full(
+        patients, BAD - 1, np.int8
+    )  # a patient without a good row keeps this value, which no row has
+    first[patient[good][::-1]] = target[good][
+        ::-1
+    ]  # of several assignments the last one holds: the first row
+    return judged["patient"][target != first[patient]].drop_duplicates()
+
+
+def _judge(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The Target of each row, BAD for a bad row, and its box in pixels, (rows, 4), NaN for non-numbers."""
+    pixels = np.stack([_to_pixels(rows[column]) for column in BOX_COLUMNS], axis=1)
+    has_box = (pixels >= SMALLEST_BOX).all(axis=1)  # a comparison with NaN is False
+    is_empty = (rows[BOX_COLUMNS] == "").all(axis=1)
+    positive, negative = (rows["Target"] == "1") & has_box, (rows["Target"] == "0") & is_empty
+    return np.select([positive, negative], [1, 0], BAD), pixels
 
 
 def _to_pixels(texts: pd.Series) -> np.ndarray:
