@@ -87,12 +87,9 @@ def _first_wrong_rows(judged: pd.DataFrame, patients: int) -> pd.Series:
     """Line number to patient number, for the first row of each patient that is bad or changes its Target."""
     patient, target = judged["patient"].to_numpy(), judged["target"].to_numpy()
     good = target != BAD
-    first = np.full(
-        patients, BAD - 1, np.int8
-    )  # a patient without a good row keeps this value, which no row has
-    first[patient[good][::-1]] = target[good][
-        ::-1
-    ]  # of several assignments the last one holds: the first row
+    first = np.full(patients, BAD - 1, np.int8)  # BAD - 1 stays for a patient without a good row
+    # the last of several assignments holds, so in reverse order it is that of the first row
+    first[patient[good][::-1]] = target[good][::-1]
     return judged["patient"][target != first[patient]].drop_duplicates()
 
 
@@ -167,7 +164,7 @@ def _read_chunks(table: bytes, url: str, columns: list[str]) -> Iterator[pd.Data
                 f"it needs {', '.join(columns)}"
             )
         positions = [names.index(column) for column in columns]
-        # pandas is fast, but accepts stray quotes, cuts fields at NUL and reads a blank line as a row
+        # pandas is several times as fast, but accepts stray quotes, cuts fields at NUL and keeps blank lines
         if any(mark in body for mark in (b'"', b"\0", b"\n\n", b"\n\r", b"\r\r")):
             chunks = _chunk(rows, positions, columns)
         else:
@@ -200,9 +197,13 @@ def _csv_rows(text: io.TextIOWrapper, url: str) -> Iterator[tuple[int, list[str]
 def _chunk(
     rows: Iterator[tuple[int, list[str]]], positions: list[int], columns: list[str]
 ) -> Iterator[pd.DataFrame]:
+    """The wanted columns of the rows, CHUNK_ROWS at a time; at least one chunk, which may be empty."""
     while True:
         batch = list(islice(rows, CHUNK_ROWS))
-        texts = [[row[at] if at < len(row) else "" for at in positions] for _, row in batch]
-        yield pd.DataFrame(texts, [line for line, _ in batch], columns, dtype=str)
+        texts = {
+            column: [row[at] if at < len(row) else "" for _, row in batch]
+            for column, at in zip(columns, positions, strict=True)
+        }
+        yield pd.DataFrame(texts, [line for line, _ in batch], dtype=str)
         if len(batch) < CHUNK_ROWS:
             return
