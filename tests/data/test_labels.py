@@ -1,77 +1,87 @@
+import csv
 import gzip
+import io
+from contextlib import suppress
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lobar.core.boxes import Box
 from lobar.core.errors import InputError
-from lobar.data.labels import read_groups, read_labels
+from lobar.data.labels import CHUNK_ROWS, Labels, read_groups, read_labels
 
 HEADER = "patientId,x,y,width,height,Target\n"
+SIDES = ("x", "y", "width", "height")
 
 
-def read(rows: str) -> tuple[dict[str, list[Box]], list[str]]:
-    truth, rejected = read_labels((HEADER + rows).encode(), "labels.csv")
-    return truth, [str(rejection) for rejection in rejected]
+def read(rows: str) -> tuple[Labels, list[str]]:
+    labels = read_labels((HEADER + rows).encode(), "labels.csv")
+    return labels, [str(rejection) for rejection in labels.rejected]
 
 
 def test_rows_of_one_patient_are_its_boxes() -> None:
-    truth, rejected = read("a,264.0,152.0,213.0,379.0,1\na,562.0,152.0,256.0,453.0,1\nb,,,,,0\n")
-    assert truth == {"a": [Box(264, 152, 213, 379), Box(562, 152, 256, 453)], "b": []}
+    labels, rejected = read("a,264.0,152.0,213.0,379.0,1\na,562.0,152.0,256.0,453.0,1\nb,,,,,0\n")
+    assert labels == {"a": (Box(264, 152, 213, 379), Box(562, 152, 256, 453)), "b": ()}
     assert not rejected
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
-        ("a,one,2,3,4,1", "a (labels.csv row 3): text where a number belongs: 'one' '2' '3' '4'"),
-        ("a,nan,2,3,4,1", "a (labels.csv row 3): text where a number belongs: 'nan' '2' '3' '4'"),
-        ("a,inf,2,3,4,1", "a (labels.csv row 3): text where a number belongs: 'inf' '2' '3' '4'"),
+        ("a,one,2,3,4,1", "a (labels.csv row 3): text where a number is expected: 'one' '2' '3' '4'"),
+        ("a,nan,2,3,4,1", "a (labels.csv row 3): text where a number is expected: 'nan' '2' '3' '4'"),
+        ("a,inf,2,3,4,1", "a (labels.csv row 3): text where a number is expected: 'inf' '2' '3' '4'"),
         ("a,1,2,0,4,1", "a (labels.csv row 3): a box without area: 0 x 4"),
         ("a,1,2,3,-4,1", "a (labels.csv row 3): a box without area: 3 x -4"),
         ("a,-1,2,3,4,1", "a (labels.csv row 3): a box outside the image: x -1, y 2"),
-        ("a,,,,,1", "a (labels.csv row 3): Target 1 without a whole box: '' '' '' ''"),
-        ("a,1,2,,4,1", "a (labels.csv row 3): Target 1 without a whole box: '1' '2' '' '4'"),
+        ("a,,,,,1", "a (labels.csv row 3): Target 1 without a complete box: '' '' '' ''"),
+        ("a,1,2,,4,1", "a (labels.csv row 3): Target 1 without a complete box: '1' '2' '' '4'"),
         ("a,1,2,3,4,0", "a (labels.csv row 3): Target 0 with a box: 1 2 3 4"),
         ("a,1,2,3,4,yes", "a (labels.csv row 3): Target is neither 0 nor 1: 'yes'"),
         ("a,,,,,0", "a (labels.csv row 3): rows of both Targets"),
     ],
 )
-def test_a_bad_row_rejects_its_whole_patient_by_row_and_reason(row: str, said: str) -> None:
-    truth, rejected = read(f"a,1,2,3,4,1\n{row}\nb,5,6,7,8,1\n")
-    assert rejected == [said]
-    assert truth == {"b": [Box(5, 6, 7, 8)]}
+def test_a_bad_row_rejects_its_whole_patient_by_row_and_reason(row: str, message: str) -> None:
+    labels, rejected = read(f"a,1,2,3,4,1\n{row}\nb,5,6,7,8,1\n")
+    assert rejected == [message]
+    assert labels == {"b": (Box(5, 6, 7, 8),)}
 
 
 def test_other_column_order_extra_columns_encodings_crlf_and_gzip() -> None:
     table = 'Target,note,patientId,height,width,y,x\r\n1,"a, b",p,4.0,3.0,2.0,1.0\r\n'
-    encoded = [(table.encode(each), "t.csv") for each in ("utf-8", "utf-8-sig", "utf-16")]
-    encoded += [("\ufeff".encode(each) + table.encode(each), "t.csv") for each in ("utf-16-le", "utf-16-be")]
+    encoded = [(table.encode(encoding), "t.csv") for encoding in ("utf-8", "utf-8-sig", "utf-16")]
+    encoded += [
+        ("\ufeff".encode(encoding) + table.encode(encoding), "t.csv")
+        for encoding in ("utf-16-le", "utf-16-be")
+    ]
     for data, name in [*encoded, *((gzip.compress(data), f"{name}.gz") for data, name in encoded)]:
-        assert read_labels(data, name) == ({"p": [Box(1, 2, 3, 4)]}, [])
+        labels = read_labels(data, name)
+        assert labels == {"p": (Box(1, 2, 3, 4),)}
+        assert not labels.rejected
 
 
 def test_repeated_rows_are_one_box_or_one_negative() -> None:
-    truth, rejected = read("a,1,2,3,4,1\na,1.0,2.0,3.0,4.0,1\nb,,,,,0\nb,,,,,0\n")
-    assert truth == {"a": [Box(1, 2, 3, 4)], "b": []}
+    labels, rejected = read("a,1,2,3,4,1\na,1.0,2.0,3.0,4.0,1\nb,,,,,0\nb,,,,,0\n")
+    assert labels == {"a": (Box(1, 2, 3, 4),), "b": ()}
     assert not rejected
 
 
 def test_ids_that_a_spreadsheet_would_compute_are_texts() -> None:
-    truth, rejected = read("=1+1,,,,,0\n@SUM(A1),,,,,0\n-5,,,,,0\n+5,,,,,0\n1e5,,,,,0\n007,,,,,0\n")
-    assert [*truth] == ["=1+1", "@SUM(A1)", "-5", "+5", "1e5", "007"]
+    labels, rejected = read("=1+1,,,,,0\n@SUM(A1),,,,,0\n-5,,,,,0\n+5,,,,,0\n1e5,,,,,0\n007,,,,,0\n")
+    assert [*labels] == ["=1+1", "@SUM(A1)", "-5", "+5", "1e5", "007"]
     assert not rejected
 
 
-def test_a_missing_column_is_named_beside_those_found() -> None:
+def test_a_missing_column_is_named_with_those_present() -> None:
     with pytest.raises(
         InputError, match=r"t\.csv: no column height, Target; it has patientId, x, y, width, it needs"
     ):
         read_labels(b"patientId,x,y,width\n", "t.csv")
 
 
-def test_a_table_that_is_no_text_is_named() -> None:
+def test_a_table_that_is_not_text_is_named() -> None:
     for data in (
         b"\xff\xfe\x00",
         b"\x89PNG\r\n",
@@ -90,6 +100,33 @@ def test_a_stray_quote_is_an_error_that_names_the_row(rows: str) -> None:
         read(rows)
 
 
+def test_a_stray_quote_far_down_a_large_table_is_an_error_that_names_the_row() -> None:
+    rows = [f"p{number},,,,,0\n" for number in range(CHUNK_ROWS + 1000)]
+    labels, _ = read("".join(rows))
+    assert len(labels) == len(rows)
+    rows[CHUNK_ROWS + 500] = '"p,1,2,3,4,1\n'
+    with pytest.raises(
+        InputError, match=rf"labels\.csv row {CHUNK_ROWS + 502}: not CSV .*; look for a stray"
+    ):
+        read("".join(rows))
+
+
+def test_row_numbers_count_lines_across_blank_lines_and_line_breaks_in_fields() -> None:
+    _, rejected = read('\n"a\nb",,,,,0\n\nc,,,,,2\n')
+    assert rejected == ["c (labels.csv row 6): Target is neither 0 nor 1: '2'"]
+    for rows in ('"a" b,,,,,0\n', '\n"a" b,,,,,0\n'):
+        with pytest.raises(InputError, match=rf"labels\.csv row {2 + rows.count(chr(10)) - 1}: not CSV"):
+            read(rows)
+
+
+def test_a_table_without_rows_has_no_patients() -> None:
+    for table in (HEADER, HEADER.strip(), HEADER + "\n"):
+        assert read_labels(table.encode(), "t.csv") == {}
+        assert read_groups(b"patientId,group" + table[len(HEADER) - 1 :].encode(), "g.csv") == {}
+    with pytest.raises(InputError, match=r"t\.csv: no column patientId, .*; it has none"):
+        read_labels(b"", "t.csv")
+
+
 def test_a_damaged_gzip_is_named() -> None:
     whole = bytearray(gzip.compress(HEADER.encode() * 50))
     whole[20] ^= 255
@@ -97,7 +134,7 @@ def test_a_damaged_gzip_is_named() -> None:
         read_labels(bytes(whole), "t.csv.gz")
 
 
-def test_an_empty_group_is_no_group() -> None:
+def test_a_patient_with_an_empty_group_has_no_group() -> None:
     assert read_groups(b"patientId,group\na,1\nb,\nc,\n", "g.csv") == {"a": "1"}
 
 
@@ -125,4 +162,86 @@ def test_any_table_of_good_rows_reads_back(truth: dict[str, list[Box]]) -> None:
         rows += [f"{quoted},{b.x}.0,{b.y}.0,{b.width}.0,{b.height}.0,1\n" for b in boxes] or [
             f"{quoted},,,,,0\n"
         ]
-    assert read_labels((HEADER + "".join(rows)).encode(), "t.csv") == (truth, [])
+    labels = read_labels((HEADER + "".join(rows)).encode(), "t.csv")
+    assert list(labels.items()) == [(patient, tuple(boxes)) for patient, boxes in truth.items()]
+    assert not labels.rejected
+
+
+def reference(table: str) -> tuple[list[tuple[str, tuple[Box, ...]]], list[str]]:
+    """The rules of the label table, one row at a time."""
+    boxes: dict[str, list[Box]] = {}
+    rejected: dict[str, str] = {}
+    reader = csv.reader(io.StringIO(table, newline=""))
+    names = next(reader)
+    for fields in filter(None, reader):
+        padded = [text.strip() for text in fields] + [""] * len(names)
+        patient, *texts, target = (padded[names.index(name)] for name in ("patientId", *SIDES, "Target"))
+        quoted, reason, sides = " ".join(map(repr, texts)), "", []
+        with suppress(ValueError, OverflowError):
+            sides = [int(float(text)) for text in texts]
+        if target not in ("0", "1"):
+            reason = f"Target is neither 0 nor 1: {target!r}"
+        elif target == "0":
+            reason = f"Target 0 with a box: {' '.join(filter(None, texts))}" if any(texts) else ""
+        elif not all(texts):
+            reason = f"Target 1 without a complete box: {quoted}"
+        elif not sides:
+            reason = f"text where a number is expected: {quoted}"
+        elif sides[2] <= 0 or sides[3] <= 0:
+            reason = f"a box without area: {sides[2]} x {sides[3]}"
+        elif sides[0] < 0 or sides[1] < 0:
+            reason = f"a box outside the image: x {sides[0]}, y {sides[1]}"
+        if not reason and bool(boxes.setdefault(patient, [Box(*sides)] if sides else [])) != (target == "1"):
+            reason = "rows of both Targets"
+        if reason:
+            rejected.setdefault(patient, f"{patient} (t.csv row {reader.line_num}): {reason}")
+        elif target == "1" and Box(*sides) not in boxes[patient]:
+            boxes[patient].append(Box(*sides))
+    kept = [(patient, tuple(its)) for patient, its in boxes.items() if patient not in rejected]
+    return kept, list(rejected.values())
+
+
+PATIENTS = ["a", "b", " a", "", "NULL", "nan", "1e5", "=1", "\u00e9", "\u2028", "\x1cb", 'q"q']
+PATIENTS += ["\0", '"a"', '"x\ny"', '"q""q"']
+NUMBERS = [
+    "",
+    "0",
+    "1",
+    "2.7",
+    " 4 ",
+    "1e3",
+    "1_0",
+    "\u0663",
+    "-0.5",
+    "-1",
+    "0x1",
+    "nan",
+    "inf",
+    "1e300",
+    "True",
+]
+good_texts = st.tuples(*[st.sampled_from(["1", "2.0"])] * 4, st.just("1"))
+any_texts = st.tuples(*[st.sampled_from(NUMBERS)] * 4, st.sampled_from(["0", "1", " 1", "1.0", "yes", ""]))
+row_texts = st.one_of(st.just(("", "", "", "", "0")), good_texts, any_texts)
+table_rows = st.tuples(st.sampled_from(PATIENTS[:11]) | st.sampled_from(PATIENTS), row_texts).map(
+    lambda row: ",".join([row[0], *row[1]])
+)
+# rows that are too short, too long or blank
+odd_rows = st.builds(
+    lambda row, cut: row[:cut], table_rows.filter(lambda row: '"' not in row), st.integers(0, 9)
+)
+odd_rows |= table_rows.map(lambda row: f"{row},extra,,") | st.sampled_from([" ", ",,,,,"])
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.sampled_from([HEADER.strip(), HEADER.strip() + ",x,x.1,"]),
+    st.lists(table_rows | odd_rows, max_size=12),
+    st.integers(1, 13),
+)
+def test_any_table_equals_the_reference(end: str, header: str, rows: list[str], chunk_rows: int) -> None:
+    table = end.join([header, *rows, ""])
+    with patch("lobar.data.labels.CHUNK_ROWS", chunk_rows):
+        labels = read_labels(table.encode(), "t.csv")
+    assert (list(labels.items()), [str(rejection) for rejection in labels.rejected]) == reference(table)

@@ -1,119 +1,209 @@
-"""The label and group tables: text -> the truth of each patient, and the rows that were rejected."""
+"""The label and group tables: CSV to the boxes of each patient, and the patients that were rejected."""
 
 import codecs
 import csv
 import gzip
 import io
+import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+
+import numpy as np
+import pandas as pd
 
 from lobar.core.boxes import Box
 from lobar.core.errors import InputError
+from lobar.core.rejections import Rejection
 from lobar.storage import objects
 
-LABEL_COLUMNS = ("patientId", "x", "y", "width", "height", "Target")
-GROUP_COLUMNS = ("patientId", "group")
+BOX_COLUMNS = ["x", "y", "width", "height"]
+SMALLEST_BOX = [0, 0, 1, 1]
+LABEL_COLUMNS = ["patientId", *BOX_COLUMNS, "Target"]
+GROUP_COLUMNS = ["patientId", "group"]
+BAD = -1  # in place of a row's Target
+CHUNK_ROWS = 250_000
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A patient (RSNA's patientId, an exam) that was left out, where it was found, and why."""
+@dataclass(frozen=True, eq=False)
+class Labels(Mapping[str, tuple[Box, ...]]):
+    """The boxes of each patient, an empty tuple for a negative, by patient id in order of first appearance.
 
-    patient_id: str
-    where: str
-    reason: str
-    found: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.patient_id} ({self.where}): {self.reason}" + (f": {self.found}" if self.found else "")
-
-
-def read_labels(table: bytes, url: str) -> tuple[dict[str, list[Box]], list[Rejection]]:
-    """Truth of each patient: its boxes, an empty list for a negative; and the rejected rows.
-
-    A patient's rows are its boxes, as in RSNA's table; coordinates become int(float(text)) as in the
-    notebook. One bad row rejects its patient whole. Raises InputError where the table or a column is missing.
+    Box objects are built when asked for: the boxes of patient id p, whose number is n = numbers[p], are rows
+    starts[n]:starts[n + 1] of `pixels`, with columns x, y, width and height.
     """
-    truth: dict[str, list[Box]] = {}
-    rejected: dict[str, Rejection] = {}
-    for row, (patient, *position, target) in _rows(table, url, LABEL_COLUMNS):
-        reason, found = _judge_row(position, target)
-        boxes = truth.get(patient)
-        if not reason and boxes is not None and bool(boxes) != (target == "1"):
-            reason, found = "rows of both Targets", ""
-        if reason:
-            rejected.setdefault(patient, Rejection(patient, f"{objects.name(url)} row {row}", reason, found))
-            continue
-        boxes = truth.setdefault(patient, [])
-        if target == "1":
-            box = Box(*(int(float(value)) for value in position))
-            if box not in boxes:
-                boxes.append(box)
-    kept = {patient: boxes for patient, boxes in truth.items() if patient not in rejected}
-    return kept, list(rejected.values())
+
+    numbers: dict[str, int]
+    starts: np.ndarray
+    pixels: np.ndarray
+    rejected: list[Rejection]
+
+    def __getitem__(self, patient_id: str) -> tuple[Box, ...]:
+        number = self.numbers[patient_id]
+        rows = self.pixels[self.starts[number] : self.starts[number + 1]].tolist()
+        return tuple(dict.fromkeys(Box(*map(int, row)) for row in rows))  # a repeated row is one box
+
+    def __contains__(self, patient_id: object) -> bool:
+        return patient_id in self.numbers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
 
-def _judge_row(position: list[str], target: str) -> tuple[str, str]:
-    """Why a row is rejected and what was found, or two empty texts."""
+def read_labels(table: bytes, url: str) -> Labels:
+    """The label table in RSNA's format: one row per box, or one row without a box for a negative patient.
+
+    Coordinates become int(float(text)) pixels, as in the notebook. One bad row rejects its whole patient.
+    Raises InputError if the table cannot be read or a column is missing.
+    """
+    numbers: dict[str, int] = {}
+    reasons: dict[int, tuple[str, str]] = {}
+    parts, boxes = [], []
+    for rows in _read_chunks(table, url, LABEL_COLUMNS):
+        target, pixels = _judge(rows)
+        for line, *row in rows.loc[target == BAD, [*BOX_COLUMNS, "Target"]].itertuples(name=None):
+            reasons[line] = _explain(*row)
+        patient = [numbers.setdefault(patient_id, len(numbers)) for patient_id in rows["patientId"].tolist()]
+        parts.append(pd.DataFrame({"patient": patient, "target": target}, rows.index, dtype=np.int32))
+        boxes.append(pixels[target == 1])
+    judged, pixels = pd.concat(parts), np.concatenate(boxes)
+    del parts, boxes
+    ids = list(numbers)
+    rejected = []
+    for line, number in _first_wrong_rows(judged, len(ids)).items():
+        reason = reasons.get(line, ("rows of both Targets",))
+        rejected.append(Rejection(ids[number], f"{objects.name(url)} row {line}", *reason))
+        del numbers[ids[number]]
+    owner = judged["patient"].to_numpy()[judged["target"] == 1]
+    starts = np.bincount(owner + 1, minlength=len(ids) + 1).cumsum()
+    return Labels(numbers, starts, pixels[owner.argsort(kind="stable")], rejected)
+
+
+def _first_wrong_rows(judged: pd.DataFrame, patients: int) -> pd.Series:
+    """Line number to patient number, for the first row of each patient that is bad or changes its Target."""
+    patient, target = judged["patient"].to_numpy(), judged["target"].to_numpy()
+    good = target != BAD
+    first = np.full(patients, BAD - 1, np.int8)  # BAD - 1 stays for a patient without a good row
+    # the last of several assignments holds, so in reverse order it is that of the first row
+    first[patient[good][::-1]] = target[good][::-1]
+    return judged["patient"][target != first[patient]].drop_duplicates()
+
+
+def _judge(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The Target of each row, BAD for a bad row, and its box in pixels, (rows, 4), NaN for non-numbers."""
+    pixels = np.stack([_to_pixels(rows[column]) for column in BOX_COLUMNS], axis=1)
+    has_box = (pixels >= SMALLEST_BOX).all(axis=1)  # a comparison with NaN is False
+    is_empty = (rows[BOX_COLUMNS] == "").all(axis=1)
+    positive, negative = (rows["Target"] == "1") & has_box, (rows["Target"] == "0") & is_empty
+    return np.select([positive, negative], [1, 0], BAD), pixels
+
+
+def _to_pixels(texts: pd.Series) -> np.ndarray:
+    """int(float(text)) of each text as float64, which holds every such integer; NaN if it is not a number."""
+    codes, distinct = texts.factorize()  # a column repeats few values: convert each of them once
+    return np.array([_to_pixel(text) for text in distinct], np.float64)[codes]
+
+
+def _to_pixel(text: str) -> float:
+    try:
+        return float(int(float(text)))
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _explain(x: str, y: str, width: str, height: str, target: str) -> tuple[str, str]:
+    """Why a bad row is rejected, and the content at fault."""
+    texts = (x, y, width, height)
+    quoted = " ".join(map(repr, texts))
     if target not in ("0", "1"):
         return "Target is neither 0 nor 1", repr(target)
-    given = [value for value in position if value]
     if target == "0":
-        return ("Target 0 with a box", " ".join(given)) if given else ("", "")
-    if len(given) < 4:
-        return "Target 1 without a whole box", " ".join(repr(value) for value in position)
-    try:
-        x, y, width, height = (int(float(value)) for value in position)
-    except (ValueError, OverflowError):
-        return "text where a number belongs", " ".join(repr(value) for value in position)
-    if width <= 0 or height <= 0:
-        return "a box without area", f"{width} x {height}"
-    if x < 0 or y < 0:
-        return "a box outside the image", f"x {x}, y {y}"
-    return "", ""
+        return "Target 0 with a box", " ".join(filter(None, texts))
+    if not all(texts):
+        return "Target 1 without a complete box", quoted
+    left, top, across, down = pixels = [_to_pixel(text) for text in texts]
+    if any(map(math.isnan, pixels)):
+        return "text where a number is expected", quoted
+    if across <= 0 or down <= 0:
+        return "a box without area", f"{across:.0f} x {down:.0f}"
+    return "a box outside the image", f"x {left:.0f}, y {top:.0f}"
 
 
 def read_groups(table: bytes, url: str) -> dict[str, str]:
-    """The group (the person) of each patient id that has one. Raises InputError where an id has two."""
+    """The group of each patient id that has one. Raises InputError if an id has two."""
     groups: dict[str, str] = {}
-    for row, (patient, group) in _rows(table, url, GROUP_COLUMNS):
-        if group and groups.setdefault(patient, group) != group:
-            raise InputError(
-                f"{url} row {row}: {patient} is in group {groups[patient]} and in {group}; keep one"
-            )
+    for rows in _read_chunks(table, url, GROUP_COLUMNS):
+        grouped = rows[rows["group"] != ""]
+        items = zip(grouped.index, grouped["patientId"].tolist(), grouped["group"].tolist(), strict=True)
+        for line, patient, group in items:
+            if groups.setdefault(patient, group) != group:
+                raise InputError(
+                    f"{url} row {line}: {patient} is in group {groups[patient]} and in {group}; keep one"
+                )
     return groups
 
 
-def _rows(table: bytes, url: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """Row number (the header is row 1) and the wanted columns' texts of each row of a CSV."""
-    line = 0
+def _read_chunks(table: bytes, url: str, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """The wanted columns as stripped text, some rows at a time, indexed by line number.
+
+    The header is line 1; a row with a line break in a quoted field has the number of its last line.
+    """
     try:
-        packed = io.BytesIO(table)
-        body = io.BufferedReader(gzip.GzipFile(fileobj=packed) if url.endswith(".gz") else packed)
-        marked = body.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        text = io.TextIOWrapper(body, "utf-16" if marked else "utf-8-sig", newline="")
-        # strict: a stray quote would otherwise swallow the rows up to the next one
-        reader = csv.reader(text, strict=True)
-        for line, row in _wanted(reader, url, columns):
-            yield line, row
-    except csv.Error as error:
-        raise InputError(f"{url} row {line + 1}: not CSV ({error}); look for a stray quote") from error
+        body = gzip.decompress(table) if url.endswith(".gz") else table
+        has_mark = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = io.TextIOWrapper(io.BytesIO(body), "utf-16" if has_mark else "utf-8-sig", newline="")
+        rows = _csv_rows(text, url)
+        names = next(rows, (1, []))[1]
+        if missing := [column for column in columns if column not in names]:
+            raise InputError(
+                f"{url}: no column {', '.join(missing)}; it has {', '.join(names) or 'none'}, "
+                f"it needs {', '.join(columns)}"
+            )
+        positions = [names.index(column) for column in columns]
+        # pandas is several times as fast, but accepts stray quotes, cuts fields at NUL and keeps blank lines
+        if any(mark in body for mark in (b'"', b"\0", b"\n\n", b"\n\r", b"\r\r")):
+            chunks = _chunk(rows, positions, columns)
+        else:
+            text.seek(0)
+            chunks = pd.read_csv(
+                text, usecols=positions, index_col=False, dtype=str, na_filter=False, chunksize=CHUNK_ROWS,
+                quoting=csv.QUOTE_NONE, skip_blank_lines=False,
+            )  # fmt: skip
+            in_table = sorted(columns, key=names.index)
+            chunks = (chunk.set_axis(in_table, axis=1).set_axis(chunk.index + 2) for chunk in chunks)
+        for chunk in chunks:
+            yield chunk.apply(lambda column: column.str.strip())
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{url}: not a table in UTF-8, or UTF-16 with its mark ({error})") from error
 
 
-def _wanted(reader: Any, url: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    names: list[str] = next(reader, [])
-    missing = [column for column in columns if column not in names]
-    if missing:
-        raise InputError(
-            f"{url}: no column {', '.join(missing)}; it has {', '.join(names) or 'none'}, "
-            f"it needs {', '.join(columns)}"
-        )
-    at = [names.index(column) for column in columns]
-    for row in reader:
-        if row:
-            padded = row + [""] * (len(names) - len(row))
-            yield reader.line_num, [padded[i].strip() for i in at]
+def _csv_rows(text: io.TextIOWrapper, url: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each row that is not blank. Raises InputError at a stray quote."""
+    # strict: a stray quote would otherwise swallow the rows up to the next one
+    reader, line = csv.reader(text, strict=True), 0
+    try:
+        for row in reader:
+            line = reader.line_num
+            if row or line == 1:
+                yield line, row
+    except csv.Error as error:
+        raise InputError(f"{url} row {line + 1}: not CSV ({error}); look for a stray quote") from error
+
+
+def _chunk(
+    rows: Iterator[tuple[int, list[str]]], positions: list[int], columns: list[str]
+) -> Iterator[pd.DataFrame]:
+    """The wanted columns of the rows, CHUNK_ROWS at a time; at least one chunk, which may be empty."""
+    while True:
+        batch = list(islice(rows, CHUNK_ROWS))
+        texts = {
+            column: [row[at] if at < len(row) else "" for _, row in batch]
+            for column, at in zip(columns, positions, strict=True)
+        }
+        yield pd.DataFrame(texts, [line for line, _ in batch], dtype=str)
+        if len(batch) < CHUNK_ROWS:
+            return
