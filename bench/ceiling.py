@@ -56,7 +56,7 @@ def score(truth: Sequence[Box], head: Head) -> float:
 def main(table: Path) -> None:
     """Print the mean over all positive images of a label table, for each of HEADS."""
     cv2.setNumThreads(1)
-    truth, _ = read_labels(table.read_bytes(), str(table))
+    truth = read_labels(table.read_bytes(), str(table))
     positive = [boxes for boxes in truth.values() if boxes]
     for head in HEADS:
         scores = list(ordered_map(partial(score, head=head), positive, cpus(), 4 * cpus()))

@@ -13,6 +13,7 @@ from lobar.core.errors import InputError, LobarError
 from lobar.core.rejections import Rejection, check_share
 from lobar.core.version import code_version
 from lobar.data import labels, listing
+from lobar.data.labels import Labels
 from lobar.data.listing import Image
 from lobar.data.record import IndexInputs, Manifest, Shift, Source, SplitCounts
 from lobar.imaging import dicom
@@ -68,12 +69,12 @@ def build(source: Source, max_rejected: float) -> Index:
     """
     label_table = objects.read(source.labels)
     group_table = objects.read(source.groups) if source.groups else b""
-    truth, bad_rows = labels.read_labels(label_table, source.labels)
+    truth = labels.read_labels(label_table, source.labels)
     groups = labels.read_groups(group_table, source.groups) if source.groups else None
     images, other_objects = listing.list_images(source.images)
-    bad_ids = {rejection.patient_id for rejection in bad_rows}
+    bad_ids = {rejection.patient_id for rejection in truth.rejected}
     usable, rejected = _match(truth, [image for image in images if image.patient_id not in bad_ids], groups)
-    rejected = [*bad_rows, *rejected]
+    rejected = [*truth.rejected, *rejected]
     exams = []
     for exam in _exams(usable, truth, groups, source):
         if isinstance(exam, Rejection):
@@ -94,7 +95,7 @@ def build(source: Source, max_rejected: float) -> Index:
 
 
 def _match(
-    truth: dict[str, list[Box]], images: list[Image], groups: dict[str, str] | None
+    truth: Labels, images: list[Image], groups: dict[str, str] | None
 ) -> tuple[list[Image], list[Rejection]]:
     """The images with a label and a group, and a rejection for each patient that lacks one of the three."""
     by_id: dict[str, list[Image]] = defaultdict(list)
@@ -117,7 +118,7 @@ def _match(
 
 
 def _exams(
-    images: list[Image], truth: dict[str, list[Box]], groups: dict[str, str] | None, source: Source
+    images: list[Image], truth: Labels, groups: dict[str, str] | None, source: Source
 ) -> Iterator[Exam | Rejection]:
     """The exam of each image, or why it cannot be used; headers are read from the store, many at once."""
     starts = objects.read_many((image.object for image in images), first=dicom.HEADER_BYTES)
@@ -143,7 +144,7 @@ def _exams(
         group = groups[image.patient_id] if groups is not None else image.patient_id
         yield Exam(
             image.patient_id, item.url, item.etag, item.bytes, header.rows, header.columns, header.view,
-            tuple(boxes), int(bool(boxes)), group, split_of(group, source.valid_fraction, source.seed),
+            boxes, int(bool(boxes)), group, split_of(group, source.valid_fraction, source.seed),
         )  # fmt: skip
 
 
