@@ -33,10 +33,10 @@ install: .venv/installed ## everything lobar needs, into .venv
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: install $(filter minio,$(STORE)) ## demo data in, one submission CSV and a report out; STORE=file|s3|minio
+run: install $(filter minio,$(STORE)) ## synthetic data to a report and a submission CSV; STORE=file|s3|minio
 	@$(if $(SERVE),$(SERVE) --) $(MAKE) --no-print-directory main-job
 	@echo "look at: $(RUN)/report.html    $(RUN)/submission.csv"
-	@$(if $(SERVE),echo "$(ROOT) lies in $(RUN)/store; to look at its objects: $(SERVE)")
+	@$(if $(SERVE),echo "$(ROOT) is stored in $(RUN)/store; to browse its objects: $(SERVE)")
 
 main-job:
 	@$(BIN)/python -m jobs demo-data --out $(ROOT)/data
@@ -44,7 +44,7 @@ main-job:
 		-p root=$(ROOT) -p artifacts=$(RUN) -p shards=4 -p valid-fraction=0.22 -p batch-size=8 -p learning-rate=0.002 \
 		-p image-size=128 -p channels=12 -p depth=2 -p epochs=6
 
-# $(call build-minio,what to say where there is none): the project offers no binaries any more
+# $(call build-minio,message if it cannot be built): the project no longer publishes binaries
 build-minio = command -v minio >/dev/null || test -x .tools/minio || { command -v go >/dev/null && \
 	echo "building MinIO with Go into .tools; this takes about 4 minutes, once" && \
 	CGO_ENABLED=0 GOBIN="$(CURDIR)/.tools" go install github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c; } || \
@@ -55,7 +55,7 @@ minio: ## MinIO for STORE=minio: the one on PATH, or built with Go
 
 test: check ## all tests
 	@($(call build-minio,the tests on it are skipped)) || true
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PARALLEL) --dist loadfile
 
 check: install ## format, lint, types, the direction of imports, the Dockerfile
 	$(BIN)/ruff format --check .
@@ -64,7 +64,7 @@ check: install ## format, lint, types, the direction of imports, the Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-# Containers: podman or docker, whichever is there; VERSION is lobar's own
+# Containers: podman or docker, whichever is installed; VERSION is that of lobar
 ENGINE ?= $(firstword $(notdir $(shell command -v podman docker)))
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' lib/lobar/core/version.py)
 BUILD = $(or $(ENGINE),$(error images need podman or docker)) build $(if $(BASE),--build-arg BASE=$(BASE)) $(BUILD_OPTIONS)
@@ -135,13 +135,13 @@ ifeq ($(OVERLAY),minio)
 	$(KUBECTL) -n lobar rollout status deployment/minio --timeout=5m
 endif
 
-bench: install ## predicting beside the notebook, reading beside fsspec, scale: on screen and in docs/bench.md
+bench: install ## prediction against the notebook, reading against fsspec, scale: on screen and in docs/benchmarks.md
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench
 
-bench-quality: install ## what make run trains beside the notebook's system, three seeds: on screen and in docs/quality.md
+bench-quality: install ## the recipe demo against the notebook's system, three seeds: on screen and in docs/quality.md
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.quality
 
-bench-ceiling: install ## what each network's head can reach on the boxes of LABELS=table.csv
+bench-ceiling: install ## the best metric that each network's head can reach on the boxes of LABELS=table.csv
 	@$(BIN)/python -m bench.ceiling $(LABELS)
 
 clean: ## remove runs/, keep .venv and .tools
