@@ -14,7 +14,7 @@ from lobar.core.concurrency import cpus
 from lobar.inference import engines
 
 ROUNDS = 5
-FORM = "{:68}{:>15}{:>15}{:>8}{:>8}"
+FORM = "{:72}{:>15}{:>15}{:>8}{:>8}"
 HEADS = ("", "reference", "lobar", "ratio", "target")
 
 
