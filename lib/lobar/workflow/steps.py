@@ -1,20 +1,21 @@
-"""From a workflow file and parameters to the command lines that its pods would run, each put in its order."""
+"""Reads a workflow file and its parameters, and builds the command lines that its pods would run."""
 
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from lobar.core.errors import InputError
 from lobar.core.version import code_version
-from lobar.workflow.fields import Field, check, documents
+from lobar.workflow.fields import Field, check, read_documents
 
-# The one policy of our templates, when a retry may help and how often; job-templates.yaml says why.
+# The only retryStrategy of our templates; lobar.yaml explains it.
 RETRY_LIMIT = 5
 RETRY = {
     "limit": str(RETRY_LIMIT),
@@ -26,13 +27,19 @@ RETRY = {
     "backoff": {"duration": "10s", "factor": "3", "cap": "10m"},
 }
 TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+# Private-use characters around the name of a value that only a run will know; TAGS makes a tag of it again
+UNKNOWN = "\ue000{}\ue001"
+TAGS = {0xE000: "{{", 0xE001: "}}"}
+OPERAND = r"""('[^']*'|"[^"]*"|[A-Za-z_]\w*|-?\d+(?:\.\d+)?|\ue000[^\ue001]*\ue001)"""
+CONDITION = re.compile(rf"\s*{OPERAND}\s*(==|!=)\s*{OPERAND}\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One process: its name, command line and environment.
 
-    `cpu_variables` are those that hold a container's limit of CPUs, so here the step's share of them.
+    `cpu_variables` are the variables for the container's CPU limit, so here for the step's share of the CPUs.
+    `outputs` are the files of its output parameters, by the name that other tasks use.
     """
 
     name: str
@@ -40,241 +47,317 @@ class Step:
     env: Mapping[str, str]
     cpu_variables: tuple[str, ...]
     retries: bool
+    outputs: Mapping[str, Path]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task of the DAG, the names of those it waits for, and its steps: one, or one per shard."""
+    """A task of the DAG, and the names of the tasks that it depends on.
+
+    `steps` are its steps before the run: a value that only the run will know is still a {{tag}}, and if the number of
+    shards is such a value there is one step. `expand` returns the steps to run, given the output parameters of earlier
+    tasks: one, one per shard, or none if `when` is false. `outputs` names the output parameters known after it.
+    """
 
     name: str
     needs: tuple[str, ...]
     steps: tuple[Step, ...]
+    expand: Callable[[Mapping[str, str]], tuple[Step, ...]]
+    outputs: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A workflow with every parameter put in: its name and its tasks, each after those it waits for."""
+    """A workflow with its parameters: its name and its tasks, each after the tasks that it depends on."""
 
     name: str
     tasks: tuple[Task, ...]
 
 
 def read(path: Path, given: Mapping[str, str]) -> Manifest:
-    """The workflow in `path`, its templateRefs found in the YAML files beside it, with `given` parameters.
+    """The workflow in `path` with the `given` parameters; its WorkflowTemplate is in a YAML file beside it.
 
-    Raises InputError, naming file and field, for whatever this machine would not run as a cluster does.
+    Raises InputError, with file and field, for everything that the local run does not do as a cluster does.
     """
-    workflow, library = documents(path)
+    workflow, library = read_documents(path)
     cron = workflow.get("kind").value == "CronWorkflow"
     check(workflow, "CronWorkflow" if cron else "Workflow")
-    spec = workflow.get("spec", "workflowSpec") if cron else workflow.get("spec")
-    templates = {("", name): template for name, template in _templates(spec).items()}
-    entry = _entrypoint(spec, templates)
-    used = sorted({task.get("templateRef", "name").value for task in _dag(entry)} & library.keys())
-    for name in used:
-        check(library[name], "WorkflowTemplate")
-        templates |= {
-            (name, key): template for key, template in _templates(library[name].get("spec")).items()
-        }
-    arguments = _arguments(spec, entry, given)
+    specs = [workflow.get("spec", "workflowSpec") if cron else workflow.get("spec")]
+    sources = [workflow]
+    reference = specs[0].get("workflowTemplateRef")
+    if reference.value is not None:
+        name = reference.get("name")
+        if name.text() not in library:
+            raise name.error(f"there is no WorkflowTemplate {name.text()!r} in the YAML files of {path.parent}")
+        sources.append(library[name.text()])
+        check(sources[1], "WorkflowTemplate")
+        specs.append(sources[1].get("spec"))
+    templates = _templates(specs)
+    entry = _entrypoint(specs, templates)
+    arguments = _arguments(specs, entry, given)
     values = {f"workflow.parameters.{name}": value for name, value in arguments.items()}
-    values["workflow.name"] = _name(workflow, [library[name].value for name in used], arguments)
+    values["workflow.name"] = _name(workflow, [source.value for source in sources], arguments)
+    values["workflow.mainEntrypoint"] = entry.get("name").text()
     scope = values | _inputs(entry, arguments, values)
-    tasks = [_task(task, templates, values, scope) for task in _dag(entry)]
-    return Manifest(values["workflow.name"], _in_order(entry, tasks))
+    tasks: dict[str, Task] = {}
+    for field in _in_order(entry):
+        before = frozenset().union(*(tasks[name].outputs for name in _needs(field)))
+        task = _task(field, templates, values, scope, before)
+        tasks[task.name] = task
+    return Manifest(values["workflow.name"], tuple(tasks.values()))
 
 
-def _templates(spec: Field) -> dict[str, Field]:
-    return {template.get("name").text(): template for template in spec.get("templates").each()}
+def _templates(specs: list[Field]) -> dict[str, Field]:
+    """The templates by name. Of a workflow with a workflowTemplateRef they are all in the WorkflowTemplate."""
+    for spec, wrong in zip(specs, ("templates", "workflowTemplateRef"), strict=False):
+        if len(specs) == 2 and spec.get(wrong).value is not None:
+            raise spec.get(wrong).error("Argo does not accept this together with a workflowTemplateRef")
+    return {template.get("name").text(): template for template in specs[-1].get("templates").elements()}
 
 
-def _entrypoint(spec: Field, templates: Mapping[tuple[str, str], Field]) -> Field:
-    entrypoint = spec.get("entrypoint")
-    entry = templates.get(("", entrypoint.text()))
+def _entrypoint(specs: list[Field], templates: Mapping[str, Field]) -> Field:
+    entrypoint = _first(specs, "entrypoint")
+    entry = templates.get(entrypoint.text())
     if entry is None:
-        raise entrypoint.rejected(f"there is no template {entrypoint.text()!r} in this file")
+        raise entrypoint.error(f"there is no template {entrypoint.text()!r}")
     if entry.get("dag").value is None:
-        raise entry.rejected("the local run wants a dag as the entrypoint")
+        raise entry.error("the local run needs a dag as the entrypoint")
     return entry
 
 
-def _dag(entry: Field) -> list[Field]:
-    return list(entry.get("dag", "tasks").each())
+def _first(parents: list[Field], name: str) -> Field:
+    """The field of that name in the first parent that has it: a workflow's own fields come first."""
+    fields = [parent.get(name) for parent in parents]
+    return next((field for field in fields if field.value is not None), fields[0])
 
 
-def _arguments(spec: Field, entry: Field, given: Mapping[str, str]) -> dict[str, str]:
-    """The workflow's arguments and whatever else is given, by name; Argo hands all to the entrypoint too."""
-    declared = list(spec.get("arguments", "parameters").each())
-    arguments = {}
-    for parameter in declared:
-        name = parameter.get("name").text()
-        arguments[name] = given[name] if name in given else parameter.get("value").text()
-    known = arguments.keys() | {parameter.get("name").text() for parameter in _parameters(entry)}
+def _arguments(specs: list[Field], entry: Field, given: Mapping[str, str]) -> dict[str, str]:
+    """All given parameters and the defaults of the others, by name; Argo passes all of them to the entrypoint."""
+    declared: dict[str, list[Field]] = {}
+    for parameter in (each for spec in specs for each in spec.get("arguments", "parameters").elements()):
+        declared.setdefault(parameter.get("name").text(), []).append(parameter)
+    known = declared.keys() | _parameters(entry).keys()
     for name in given.keys() - known:
-        raise InputError(
-            f"-p {name}: {spec.file} has no such parameter; it has {', '.join(sorted(known)) or 'none'}"
-        )
-    return arguments | dict(given)
+        names = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{specs[0].file}: there is no parameter {name!r}; its parameters: {names}")
+    arguments = dict(given)
+    for name, parameters in declared.items():
+        if name not in given:
+            arguments[name] = _first(parameters, "value").text()
+        possible = [value.text() for value in _first(parameters, "enum").elements()]
+        if possible and arguments[name] not in possible:
+            raise InputError(
+                f"{specs[0].file}: parameter {name!r}: found {arguments[name]!r}; "
+                f"possible values: {', '.join(possible)}"
+            )
+    return arguments
 
 
-def _parameters(template: Field) -> list[Field]:
-    return list(template.get("inputs", "parameters").each())
+def _parameters(template: Field) -> dict[str, Field]:
+    """The input parameters of a template by name."""
+    parameters = template.get("inputs", "parameters").elements()
+    return {parameter.get("name").text(): parameter for parameter in parameters}
 
 
-def _name(workflow: Field, used: list[Any], arguments: Mapping[str, str]) -> str:
-    """metadata.name, or generateName and a digest: the same command resumes its run, another starts again.
+def _name(workflow: Field, sources: list[Any], arguments: Mapping[str, str]) -> str:
+    """metadata.name, or generateName and a digest: the same command resumes its run, another starts a new one.
 
-    A CronWorkflow's name is generateName's beginning, as it is on a cluster, which adds the hour.
+    The name of a run of a CronWorkflow starts with the CronWorkflow's name, as on a cluster.
     """
     name = workflow.get("metadata", "name")
     if workflow.get("kind").value == "CronWorkflow":
-        start = name.text() + "-"
+        prefix = name.text() + "-"
     elif name.value is not None:
         return name.text()
     else:
-        start = workflow.get("metadata", "generateName").text()
-    everything = json.dumps([workflow.value, used, arguments, code_version()], sort_keys=True, default=str)
-    digest = hashlib.sha256(everything.encode()).hexdigest()
-    return start + digest[:8]
+        prefix = workflow.get("metadata", "generateName").text()
+    content = json.dumps([*sources, arguments, code_version()], sort_keys=True, default=str)
+    return prefix + hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
 def _inputs(template: Field, arguments: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
     """`inputs.parameters.NAME` of a template: the argument of that name, else its value or default."""
     inputs = {}
-    for parameter in _parameters(template):
-        name = parameter.get("name").text()
-        own = parameter.get("default" if parameter.get("value").value is None else "value")
-        if name not in arguments and own.value is None:
-            raise parameter.rejected(f"{name!r} has no value: none is given, and there is no default")
-        value = arguments[name] if name in arguments else own.text()
-        inputs[f"inputs.parameters.{name}"] = _put_in(value, values, own)
+    for name, parameter in _parameters(template).items():
+        default = parameter.get("default" if parameter.get("value").value is None else "value")
+        if name not in arguments and default.value is None:
+            raise parameter.error(f"{name!r} has no value: no argument and no default")
+        value = arguments[name] if name in arguments else default.text()
+        inputs[f"inputs.parameters.{name}"] = _substitute(value, values, default)
     return inputs
 
 
-def _put_in(text: str, values: Mapping[str, str], field: Field) -> str:
-    """`text` with each {{name}} replaced by its value; InputError where one is not known."""
+def _substitute(text: str, values: Mapping[str, str], field: Field) -> str:
+    """`text` with each {{name}} replaced by its value; InputError for a name without a value."""
 
     def value(tag: re.Match[str]) -> str:
         name = tag[1].strip()
         if name not in values:
-            raise field.rejected(f"{tag[0]} is not declared, or not known to the local run")
+            raise field.error(f"{tag[0]} has no value (not declared, not supported, or of a skipped task)")
         return values[name]
 
-    done = TAG.sub(value, text)
-    if "{{" in done:
-        raise field.rejected(f"{{{{…}}}} is left after its parameters were put in: {done}")
-    return done
+    result = TAG.sub(value, text)
+    if "{{" in result:
+        raise field.error(f"{{{{…}}}} is left after substitution: {result}")
+    return result
 
 
 def _task(
-    task: Field,
-    templates: Mapping[tuple[str, str], Field],
+    field: Field,
+    templates: Mapping[str, Field],
     values: Mapping[str, str],
     scope: Mapping[str, str],
+    before: frozenset[str],
 ) -> Task:
-    name = task.get("name").text()
-    reference = task.get("templateRef")
-    field = task.get("template") if reference.value is None else reference.get("template")
-    library = "" if reference.value is None else reference.get("name").text()
-    template = templates.get((library, field.text()))
+    """A task whose tags are in `scope`, or in `before`: the names of the output parameters of earlier tasks."""
+    name, template = field.get("name").text(), templates.get(field.get("template").text())
     if template is None:
-        raise field.rejected(f"there is no template {field.text()!r} in {library or task.file}")
+        raise field.get("template").error(f"there is no template {field.get('template').text()!r}")
     if template.get("container").value is None:
-        raise template.rejected("the local run wants a container in the template of a task")
-    items = _items(task, scope)
-    steps = []
-    for item in [None] if items is None else items:
-        here = scope if item is None else {**scope, "item": item}
+        raise template.error("the local run needs a container in the template of a task")
+    expand = partial(_expand, field, template, values, scope)
+    steps = (
+        replace(step, command=tuple(word.translate(TAGS) for word in step.command))
+        for step in expand({output: UNKNOWN.format(output) for output in before})
+    )
+    own = () if field.get("withSequence").value is not None else _outputs(name, template, None)
+    return Task(name, _needs(field), tuple(steps), expand, before | frozenset(own))
+
+
+def _expand(
+    task: Field, template: Field, values: Mapping[str, str], scope: Mapping[str, str], outputs: Mapping[str, str]
+) -> tuple[Step, ...]:
+    """The steps of a task; `values` are the tags known in its template, `scope` and `outputs` those in its arguments."""
+    name, steps = task.get("name").text(), []
+    for item in _items(task, {**scope, **outputs}):
+        here = {**scope, **outputs} | ({} if item is None else {"item": item})
+        if not _condition(task.get("when"), here):
+            continue
         inputs = _inputs(template, _given(task, template, here), values)
-        steps.append(_step(name if item is None else f"{name}({item})", template, {**values, **inputs}))
-    return Task(name, _needs(task), tuple(steps))
+        step = _step(name if item is None else f"{name}({item})", template, {**values, **inputs})
+        files = _outputs(name, template, {**values, **inputs}) if item is None else {}
+        steps.append(replace(step, outputs=files))
+    return tuple(steps)
 
 
-def _items(task: Field, scope: Mapping[str, str]) -> list[str] | None:
-    """The items of a withSequence, written in its format; None for a task without one."""
+def _outputs(name: str, template: Field, values: Mapping[str, str] | None) -> dict[str, Path]:
+    """The files of a task's output parameters by the name that other tasks use; {{tags}} stay without `values`."""
+    files = {}
+    for parameter in template.get("outputs", "parameters").elements():
+        path = parameter.get("valueFrom", "path")
+        text = path.text() if values is None else _substitute(path.text(), values, path)
+        files[f"tasks.{name}.outputs.parameters.{parameter.get('name').text()}"] = Path(text)
+    return files
+
+
+def _items(task: Field, scope: Mapping[str, str]) -> Iterable[str | None]:
+    """The items of a withSequence in its format; None for a task without one."""
     sequence = task.get("withSequence")
     if sequence.value is None:
-        return None
-    count, written = sequence.get("count"), sequence.get("format")
-    number = _put_in(count.text(), scope, count)
+        return [None]
+    count, pattern = sequence.get("count"), sequence.get("format")
+    number = _substitute(count.text(), scope, count)
+    if number.startswith(UNKNOWN[0]):
+        return [UNKNOWN.format("item")]
     if not number.isdecimal():
-        raise count.rejected(f"found {number!r}; a whole number is wanted")
-    form = "%d" if written.value is None else written.text()
+        raise count.error(f"found {number!r}; expected a whole number")
+    form = "%d" if pattern.value is None else pattern.text()
     if not re.fullmatch(r"[^%]*%\d*d[^%]*", form):
-        raise written.rejected(f"found {form!r}; the local run knows one number such as %d or %04d")
+        raise pattern.error(f"found {form!r}; the local run supports one number, such as %d or %04d")
     return [form % item for item in range(int(number))]
 
 
+def _condition(when: Field, scope: Mapping[str, str]) -> bool:
+    """Whether a task's `when` is true; also if it is missing, or not known before the run."""
+    if when.value is None:
+        return True
+    text = _substitute(when.text(), scope, when)
+    match = CONDITION.fullmatch(text)
+    if match is None:
+        problem = "the local run supports A == B and A != B, where strings other than one word are quoted"
+        raise when.error(f"found {text.translate(TAGS)!r}; {problem}")
+    left, operator, right = match.groups()
+    return UNKNOWN[0] in text or (_operand(left) == _operand(right)) == (operator == "==")
+
+
+def _operand(text: str) -> object:
+    """As Argo compares: numbers by value, and neither a number nor true or false is equal to a quoted string."""
+    if text[0] in "'\"":
+        return text[1:-1]
+    if text in ("true", "false"):
+        return (text,)
+    return float(text) if text[-1].isdigit() and text.lstrip("-")[0].isdigit() else text
+
+
 def _given(task: Field, template: Field, scope: Mapping[str, str]) -> dict[str, str]:
-    """The arguments that a task hands to its template, by name."""
-    declared = {parameter.get("name").text() for parameter in _parameters(template)}
+    """The arguments that a task passes to its template, by name."""
+    declared = _parameters(template).keys()
     given = {}
-    for argument in task.get("arguments", "parameters").each():
+    for argument in task.get("arguments", "parameters").elements():
         name, value = argument.get("name").text(), argument.get("value")
         if name not in declared:
-            raise argument.rejected(
-                f"the template has no input {name!r}; it has {', '.join(sorted(declared))}"
-            )
-        given[name] = _put_in(value.text(), scope, value)
+            raise argument.error(f"the template has no input {name!r}; its inputs: {', '.join(sorted(declared))}")
+        given[name] = _substitute(value.text(), scope, value)
     return given
 
 
 def _needs(task: Field) -> tuple[str, ...]:
+    """The names in `depends`. A bare name means succeeded or skipped, and here a failure ends the run."""
     depends = task.get("depends")
     if depends.value is None:
         return ()
     names = [name.strip() for name in depends.text().split("&&")]
     if not all(re.fullmatch(r"[\w-]+", name) for name in names):
-        raise depends.rejected(f"found {depends.text()!r}; the local run knows names joined by && only")
+        raise depends.error(f"found {depends.text()!r}; the local run supports only names joined by &&")
     return tuple(names)
 
 
 def _step(name: str, template: Field, values: Mapping[str, str]) -> Step:
-    container = template.get("container")
-    retry = template.get("retryStrategy")
+    container, retry = template.get("container"), template.get("retryStrategy")
     if retry.value not in (None, RETRY):
-        raise retry.rejected(f"the local run knows one policy only: {json.dumps(RETRY)}")
-    words = [*container.get("command").each(), *container.get("args").each()]
+        raise retry.error(f"the local run supports only this one: {json.dumps(RETRY)}")
+    words = [*container.get("command").elements(), *container.get("args").elements()]
     if not container.get("command").value:
-        raise container.get("command").rejected("a command is missing; the image's own is not known here")
-    command = [_put_in(word.text(), values, word) for word in words]
+        raise container.get("command").error("the command is missing; the local run does not use the image's own")
+    command = [_substitute(word.text(), values, word) for word in words]
     for word, text in zip(words, command, strict=True):
         if "$(" in text:
-            raise word.rejected(f"{text!r}: a cluster would expand $(…) here, the local run does not")
+            raise word.error(f"{text!r}: a cluster would expand $(…) here, the local run does not")
     if command[0] == "python":
         command[0] = sys.executable
     env, cpu_variables = _env(container, values)
-    return Step(name, tuple(command), env, cpu_variables, retry.value is not None)
+    return Step(name, tuple(command), env, cpu_variables, retry.value is not None, {})
 
 
 def _env(container: Field, values: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Literal values by name, and the names of those that hold the container's limit of CPUs."""
+    """Literal values by name, and the names of the variables for the container's CPU limit."""
     env, cpu_variables = {}, []
-    for variable in container.get("env").each():
+    for variable in container.get("env").elements():
         name, value = variable.get("name").text(), variable.get("value")
         resource = variable.get("valueFrom", "resourceFieldRef", "resource")
         if resource.value is not None:
             if resource.text() != "limits.cpu":
-                raise resource.rejected(f"found {resource.text()!r}; the local run knows limits.cpu only")
+                raise resource.error(f"found {resource.text()!r}; the local run supports only limits.cpu")
             cpu_variables.append(name)
         elif variable.get("valueFrom").value is None:
-            env[name] = _put_in(value.text(), values, value)
+            env[name] = _substitute(value.text(), values, value)
     return env, tuple(cpu_variables)
 
 
-def _in_order(entry: Field, tasks: list[Task]) -> tuple[Task, ...]:
-    """The tasks, each after those it waits for; InputError for an unknown name or a cycle."""
-    by_name = {task.name: task for task in tasks}
+def _in_order(entry: Field) -> list[Field]:
+    """The tasks, each after the tasks that it depends on; InputError for an unknown name or a cycle."""
+    tasks = list(entry.get("dag", "tasks").elements())
+    by_name = {task.get("name").text(): task for task in tasks}
     if len(by_name) < len(tasks):
-        raise entry.get("dag", "tasks").rejected("two tasks have the same name")
-    for task, field in zip(tasks, _dag(entry), strict=True):
-        for name in task.needs:
+        raise entry.get("dag", "tasks").error("two tasks have the same name")
+    for task in tasks:
+        for name in _needs(task):
             if name not in by_name:
-                raise field.get("depends").rejected(f"there is no task {name!r}")
+                raise task.get("depends").error(f"there is no task {name!r}")
     try:
-        order = TopologicalSorter({task.name: task.needs for task in tasks}).static_order()
-        return tuple(by_name[name] for name in order)
+        order = TopologicalSorter({name: _needs(task) for name, task in by_name.items()}).static_order()
+        return [by_name[name] for name in order]
     except CycleError as error:
-        raise entry.get("dag", "tasks").rejected(
-            f"tasks wait in a cycle: {' -> '.join(error.args[1])}"
+        raise entry.get("dag", "tasks").error(
+            f"tasks depend on each other in a cycle: {' -> '.join(error.args[1])}"
         ) from error
