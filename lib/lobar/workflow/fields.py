@@ -1,73 +1,59 @@
-"""The parts of a workflow file that the local run supports.
-
-EXECUTED lists the fields that it executes, IGNORED those that have a meaning on a cluster only. Any other field is an
-error that names it. A name in either list includes the whole field under it.
-"""
+"""The fields of a workflow file that the local run supports; any other field is an error that names it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from lobar.core.errors import InputError
 
-EXECUTED = (
-    ("Workflow", "apiVersion kind metadata.name metadata.generateName"),
-    ("Workflow.spec", "entrypoint workflowTemplateRef.name"),
-    ("Workflow.spec.arguments.parameters[]", "name value enum"),
-    ("WorkflowTemplate", "apiVersion kind metadata.name"),
-    ("CronWorkflow", "apiVersion kind metadata.name"),
-    ("template", "name retryStrategy"),
-    ("template.inputs.parameters[]", "name value default"),
-    ("template.outputs.parameters[]", "name valueFrom.path"),
-    ("template.dag.tasks[]", "name depends template when"),
-    ("template.dag.tasks[]", "withSequence.count withSequence.format"),
-    ("template.dag.tasks[].arguments.parameters[]", "name value"),
-    ("template.container", "command args"),
-    ("template.container.env[]", "name value valueFrom.resourceFieldRef.resource"),
+# A parent and its fields; each field includes everything under it.
+EXECUTED = """
+Workflow: apiVersion kind metadata.name metadata.generateName
+Workflow.spec: entrypoint workflowTemplateRef.name
+Workflow.spec.arguments.parameters[]: name value enum
+WorkflowTemplate: apiVersion kind metadata.name
+CronWorkflow: apiVersion kind metadata.name
+template: name retryStrategy
+template.inputs.parameters[]: name value default
+template.outputs.parameters[]: name valueFrom.path
+template.dag.tasks[]: name depends template when withSequence.count
+template.dag.tasks[].arguments.parameters[]: name value
+template.container: command args
+template.container.env[]: name value valueFrom.resourceFieldRef.resource
+"""
+# These have a meaning on a cluster only. A local step is an ordinary process with this machine's files and
+# the runner's environment; a person starts the run, and nothing is deleted after it.
+IGNORED = """
+Workflow.metadata: namespace labels annotations
+Workflow.spec: serviceAccountName automountServiceAccountToken executor securityContext nodeSelector affinity
+Workflow.spec: tolerations imagePullSecrets podDisruptionBudget priority podPriorityClassName parallelism
+Workflow.spec: activeDeadlineSeconds podSpecPatch volumes podMetadata workflowMetadata podGC ttlStrategy
+Workflow.spec: archiveLogs metrics artifactGC artifactRepositoryRef onExit
+Workflow.spec.arguments.parameters[]: description
+WorkflowTemplate.metadata: namespace labels annotations
+CronWorkflow.metadata: namespace labels annotations
+CronWorkflow.spec: schedules timezone concurrencyPolicy startingDeadlineSeconds stopStrategy suspend when
+CronWorkflow.spec: successfulJobsHistoryLimit failedJobsHistoryLimit workflowMetadata
+template: serviceAccountName automountServiceAccountToken securityContext nodeSelector affinity tolerations
+template: priorityClassName podSpecPatch parallelism activeDeadlineSeconds pendingTimeout volumes metadata
+template: metrics outputs.artifacts container.image container.imagePullPolicy container.resources
+template.inputs.parameters[]: description
+template.container: securityContext volumeMounts envFrom terminationMessagePolicy
+template.container.env[].valueFrom: secretKeyRef configMapKeyRef fieldRef
+"""
+SUPPORTED = frozenset(
+    f"{parent}.{name}"
+    for parent, names in (line.split(": ") for line in (EXECUTED + IGNORED).split("\n") if line)
+    for name in names.split()
 )
-
-_PLACEMENT = "where a pod runs, its identity and its limits; a local step is an ordinary process"
-_MOUNTS = "files and settings of a pod; a local step uses this machine's files and the runner's environment"
-_RESULTS = "what the cluster keeps, shows or deletes"
-_SCHEDULE = "when the cluster starts a run; a local run is started by a person"
-IGNORED = (
-    ("Workflow.spec", "serviceAccountName automountServiceAccountToken executor securityContext", _PLACEMENT),
-    ("Workflow.spec", "nodeSelector affinity tolerations imagePullSecrets podDisruptionBudget", _PLACEMENT),
-    ("Workflow.spec", "priority podPriorityClassName parallelism activeDeadlineSeconds podSpecPatch", _PLACEMENT),
-    ("template", "serviceAccountName automountServiceAccountToken securityContext", _PLACEMENT),
-    ("template", "nodeSelector affinity tolerations priorityClassName podSpecPatch", _PLACEMENT),
-    ("template", "parallelism activeDeadlineSeconds pendingTimeout", _PLACEMENT),
-    ("template.container", "image imagePullPolicy resources securityContext", _PLACEMENT),
-    ("Workflow.spec", "volumes", _MOUNTS),
-    ("template", "volumes", _MOUNTS),
-    ("template.container", "volumeMounts envFrom", _MOUNTS),
-    ("template.container.env[].valueFrom", "secretKeyRef configMapKeyRef fieldRef", _MOUNTS),
-    ("Workflow.metadata", "namespace labels annotations", _RESULTS),
-    ("WorkflowTemplate.metadata", "namespace labels annotations", _RESULTS),
-    ("Workflow.spec", "podMetadata workflowMetadata podGC ttlStrategy archiveLogs metrics", _RESULTS),
-    ("Workflow.spec", "artifactGC artifactRepositoryRef onExit", _RESULTS),
-    ("Workflow.spec.arguments.parameters[]", "description", _RESULTS),
-    ("template", "metadata metrics outputs.artifacts", _RESULTS),
-    ("template.inputs.parameters[]", "description", _RESULTS),
-    ("template.container", "terminationMessagePolicy", _RESULTS),
-    ("CronWorkflow.metadata", "namespace labels annotations", _RESULTS),
-    ("CronWorkflow.spec", "schedules timezone concurrencyPolicy startingDeadlineSeconds", _SCHEDULE),
-    ("CronWorkflow.spec", "stopStrategy suspend when", _SCHEDULE),
-    ("CronWorkflow.spec", "successfulJobsHistoryLimit failedJobsHistoryLimit workflowMetadata", _RESULTS),
-)
-SUPPORTED = frozenset(f"{parent}.{name}" for parent, names, *_ in (*EXECUTED, *IGNORED) for name in names.split())
-# Parts that have the same fields
-ALIASES = MappingProxyType(
-    {
-        "Workflow.spec.templates[]": "template",
-        "WorkflowTemplate.spec": "Workflow.spec",
-        "CronWorkflow.spec.workflowSpec": "Workflow.spec",
-    }
-)
+ALIASES = {  # parts that have the same fields
+    "Workflow.spec.templates[]": "template",
+    "WorkflowTemplate.spec": "Workflow.spec",
+    "CronWorkflow.spec.workflowSpec": "Workflow.spec",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +91,7 @@ class Field:
         return field
 
     def text(self) -> str:
-        """The scalar as a string, as Argo reads it. Raises InputError for a missing value, a list or a mapping."""
+        """The scalar as a string, as Argo reads it; InputError for a missing value, a list or a mapping."""
         if isinstance(self.value, bool):
             return str(self.value).lower()
         if isinstance(self.value, str | int | float):
@@ -114,7 +100,7 @@ class Field:
 
 
 def read_documents(path: Path) -> tuple[Field, dict[str, Field]]:
-    """The Workflow or CronWorkflow in `path`, and by name the WorkflowTemplates in the YAML files of its folder.
+    """The Workflow or CronWorkflow in `path`, and by name the WorkflowTemplates in its folder.
 
     Raises InputError for a missing or invalid file, more than one workflow, or two templates of one name.
     """
@@ -132,7 +118,9 @@ def read_documents(path: Path) -> tuple[Field, dict[str, Field]]:
             if kind == "WorkflowTemplate":
                 name = document.get("metadata", "name").text()
                 if name in library:
-                    raise document.error(f"{library[name].file} also has a WorkflowTemplate {name!r}; keep one")
+                    raise document.error(
+                        f"{library[name].file} also has a WorkflowTemplate {name!r}; keep one"
+                    )
                 library[name] = document
             elif kind in ("Workflow", "CronWorkflow") and file == path:
                 workflows.append(document)
