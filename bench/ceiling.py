@@ -1,6 +1,6 @@
-"""How well boxes survive a network's head even when all of its cells are right.
+"""Highest challenge metric that a network's output grid allows, if every cell is predicted correctly.
 
-python -m bench.ceiling LABELS: the truth of a label table is drawn at each head's resolution and read back.
+python -m bench.ceiling LABELS: draws the boxes of a label table on each grid and detects them again.
 """
 
 import sys
@@ -20,43 +20,47 @@ from lobar.evaluation import rsna_metric
 from lobar.inference import postprocess
 from lobar.inference.release import NOTEBOOK
 
-SIDE = 1024  # pixels of the images that the boxes are drawn on
-SIZE = 256  # of the network's map
+IMAGE_SIZE = 1024  # side of the labelled images, in pixels
+MAP_SIZE = 256  # side of the probability map, in pixels
 
 
 @dataclass(frozen=True)
 class Head:
-    """A network's grid of so many cells a side, and whether it grows smoothly to the map or is repeated."""
+    """Output of a network: a grid of cells x cells, enlarged to the probability map by `interpolation`."""
 
     network: str
     cells: int
-    smooth: bool
+    interpolation: int
 
 
-HEADS = (Head("notebook", 16, False), Head("finer", 32, True), Head("unet", 64, True))
+HEADS = (
+    Head("notebook", 16, cv2.INTER_NEAREST),
+    Head("finer", 32, cv2.INTER_LINEAR),
+    Head("unet", 64, cv2.INTER_LINEAR),
+)
 
 
-def score(boxes: Sequence[Box], head: Head) -> float:
-    """The challenge's score of one positive image for what is read back from its own truth."""
-    truth = np.zeros((SIDE, SIDE), np.float32)
-    for box in boxes:
-        truth[box.y : box.y + box.height, box.x : box.x + box.width] = 1
-    covered = cv2.resize(truth, (head.cells, head.cells), interpolation=cv2.INTER_AREA)
-    way = cv2.INTER_LINEAR if head.smooth else cv2.INTER_NEAREST
-    found = postprocess.detect(cv2.resize(covered, (SIZE, SIZE), interpolation=way), SIDE, SIDE, NOTEBOOK)
-    value = rsna_metric.image_score(boxes, found)
-    assert value is not None  # there is truth
+def score(truth: Sequence[Box], head: Head) -> float:
+    """Score of one positive image, if the network outputs the covered share of each cell exactly."""
+    mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    for box in truth:
+        mask[box.y : box.y + box.height, box.x : box.x + box.width] = 1
+    cells = cv2.resize(mask, (head.cells, head.cells), interpolation=cv2.INTER_AREA)
+    probabilities = cv2.resize(cells, (MAP_SIZE, MAP_SIZE), interpolation=head.interpolation)
+    detected = postprocess.detect(probabilities, IMAGE_SIZE, IMAGE_SIZE, NOTEBOOK)
+    value = rsna_metric.image_score(truth, detected)
+    assert value is not None  # only images without boxes have no score
     return value
 
 
 def main(table: Path) -> None:
-    """Print each head's mean over all positive patients of a table, at the networks' (256, 32, 2, 4)."""
+    """Print the mean over all positive images of a label table, for each of HEADS."""
     cv2.setNumThreads(1)
     truth, _ = read_labels(table.read_bytes(), str(table))
     positive = [boxes for boxes in truth.values() if boxes]
     for head in HEADS:
         scores = list(ordered_map(partial(score, head=head), positive, cpus(), 4 * cpus()))
-        print(f"ceiling  {head.network:10}{head.cells:3} cells a side: {np.mean(scores):.3f}", flush=True)
+        print(f"ceiling  {head.network:10}{head.cells:3} cells per side: {np.mean(scores):.3f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The notebook that lobar grew out of, as today's libraries run it: parity tests and benchmarks use it.
+"""The original notebook, adapted to current library versions, for parity tests and benchmarks.
 
-Changed from the notebook only where they force it: a plain loop in place of keras.utils.Sequence, masks as
-float32, and anti_aliasing=False, since the pixels that the notebook prints are multiples of 1/1020: the mean
-of the central 2 x 2 of each 4 x 4 block. Its missing cell is create_network(256, 32, n_blocks=2, depth=4).
+Differences from the notebook: a plain loop replaces keras.utils.Sequence, masks are float32, and resizing
+uses anti_aliasing=False. The pixels printed in the notebook are multiples of 1/1020: each is the mean of the
+central 2 x 2 pixels of a 4 x 4 block. Its missing cell is create_network(256, 32, n_blocks=2, depth=4).
 """
 
 import csv
@@ -21,7 +21,7 @@ Locations = dict[str, list[list[int]]]
 
 
 def read_locations(table: Path) -> Locations:
-    """Boxes (x, y, width, height) of each positive patient of a label table."""
+    """Boxes (x, y, width, height) of each positive patient in a label table."""
     locations: Locations = {}
     with table.open() as rows:
         reader = csv.reader(rows)
@@ -40,7 +40,7 @@ def decode(path: Path) -> np.ndarray:
 def load(
     path: Path, locations: Locations, size: int = 256, flip: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask (size, size, 1) of one file, flipped left to right if told so."""
+    """Image and mask (size, size, 1) of one file; `flip` mirrors both left to right."""
     image = decode(path)
     mask = np.zeros(image.shape)
     for x, y, width, height in locations.get(path.name.split(".")[0], []):
@@ -53,7 +53,7 @@ def load(
 
 
 def shrink(image: np.ndarray, size: int = 256) -> np.ndarray:
-    """Pixels 0..1 at (size, size), as the network takes them."""
+    """Image resized to (size, size), in 0..1: the input of the network."""
     return resize(image, (size, size), mode="reflect", anti_aliasing=False)
 
 
@@ -115,7 +115,7 @@ def cosine_annealing(epoch: int) -> float:
 
 
 def prediction_string(pred: np.ndarray) -> str:
-    """Boxes of a probability map (size, size, 1), on 1024 x 1024 as the notebook assumes."""
+    """Boxes of a probability map (size, size, 1), for an image of 1024 x 1024 as the notebook assumes."""
     pred = resize(pred, (1024, 1024), mode="reflect", anti_aliasing=False)
     text = ""
     for region in measure.regionprops(measure.label(pred[:, :, 0] > 0.5)):
@@ -132,7 +132,7 @@ def predict(
     pixels: Callable[[Path], np.ndarray] = decode,
     batch_size: int = 25,
 ) -> dict[str, str]:
-    """PredictionString of every file, batch by batch; `pixels` decodes one."""
+    """PredictionString of each file, predicted in batches; `pixels` decodes one file."""
     submission: dict[str, str] = {}
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]

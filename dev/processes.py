@@ -1,4 +1,4 @@
-"""Processes that leave nothing behind: each leads a group of its own, which ends with its block."""
+"""Child processes that leave nothing running: each has its own process group, which ends with its block."""
 
 import os
 import shutil
@@ -13,38 +13,38 @@ from typing import IO
 from lobar.core import console
 from lobar.core.errors import InputError, OutsideError
 
-COMMAND_GRACE_SECONDS = 40.0  # a workflow's runner gives its steps 30
-LOOK_EVERY_SECONDS = 0.05
+COMMAND_GRACE_SECONDS = 40.0  # the workflow runner gives its steps 30
+POLL_SECONDS = 0.05
 
 
 class Stop:
-    """Listens for SIGTERM, SIGINT and SIGHUP.
+    """Records SIGTERM, SIGINT and SIGHUP.
 
-    Nothing is raised where one comes: botocore takes any exception for one of its own, and a process that is
-    about to be started would be lost.
+    The handler raises nothing: botocore would treat the exception as its own, and a process that is being
+    started would be lost.
     """
 
     def __init__(self) -> None:
         self.signum = 0
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, self._hear)
+            signal.signal(signum, self._record)
 
-    def _hear(self, signum: int, frame: FrameType | None) -> None:
+    def _record(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
 
     def check(self) -> None:
-        """Raise OutsideError if one came."""
+        """Raise OutsideError if a signal was received."""
         if self.signum:
-            raise OutsideError(console.interrupted(self.signum))
+            raise OutsideError(console.interruption_message(self.signum))
 
 
 @contextmanager
 def started(
     command: Sequence[str], environment: Mapping[str, str], grace: float, output: IO[bytes] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own, so that Ctrl-C reaches us alone; it ends with the block.
+    """Run a process for the length of the block, in its own session, so that Ctrl-C does not reach it.
 
-    SIGTERM goes to it, then to what it leaves of its group; what is left after `grace` seconds is killed.
+    At its end the process, then its group, receive SIGTERM, and SIGKILL after `grace` seconds.
     """
     process = subprocess.Popen(
         command,
@@ -57,31 +57,31 @@ def started(
     try:
         yield process
     finally:
-        if process.returncode is None:  # else its number may be another's by now
+        if process.returncode is None:  # else its pid may have been reused
             _end(process, grace)
 
 
-def tied(command: Sequence[str]) -> list[str]:
-    """`command`, killed by the kernel when the thread that starts it is gone, however that ended.
+def ends_with_parent(command: Sequence[str]) -> list[str]:
+    """`command`, changed so that the kernel kills it when the thread that started it ends.
 
-    Without setpriv (util-linux) it is `command` as it was.
+    Without setpriv (util-linux), `command` itself.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", *command] if setpriv else [*command]
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], stop: Stop) -> int:
-    """Run a command, end what it leaves behind, and return its status.
+    """Run a command, end what it leaves running, and return its status.
 
-    Raises OutsideError where a signal told us to stop, InputError where there is no such command.
+    Raises OutsideError if a signal was received, InputError if there is no such command.
     """
     stop.check()
     try:
         with started(command, environment, COMMAND_GRACE_SECONDS) as process:
-            # its status is not collected before its group has ended, so that its number stays its own
+            # WNOWAIT keeps the pid reserved until the whole group has ended
             while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
                 stop.check()
-                time.sleep(LOOK_EVERY_SECONDS)
+                time.sleep(POLL_SECONDS)
     except (FileNotFoundError, PermissionError) as error:
         raise InputError(f"{command[0]}: {error.strerror}; name a command after --") from error
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -92,10 +92,10 @@ def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(grace)
-    with suppress(ProcessLookupError):  # until none of the group is there
+    with suppress(ProcessLookupError):  # raised once the group is empty
         os.killpg(process.pid, signal.SIGTERM)
         while time.monotonic() < until:
-            time.sleep(LOOK_EVERY_SECONDS)
+            time.sleep(POLL_SECONDS)
             os.killpg(process.pid, 0)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

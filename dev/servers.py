@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, get_args
+from typing import IO, Annotated, Any, Literal, cast, get_args
 
 import typer
 from botocore.config import Config
@@ -31,9 +31,9 @@ from lobar.core.errors import InputError, OutsideError
 Kind = Literal["s3", "minio"]
 BUCKET = "lobar"
 LOG = "server.log"
-REGION = "us-east-1"  # both servers' own
+REGION = "us-east-1"  # the default of both servers
 READY_SECONDS = 60.0
-# SeaweedFS would take 17 s to part from peers that it does not have; what it was sent is on disk before
+# SeaweedFS would wait 17 s for peers that do not exist; its data is on disk before that
 GRACE_SECONDS = {"s3": 0.5, "minio": 10.0}
 SEAWEEDFS_PORTS = ("s3.port", "filer.port", "s3.port.grpc", "filer.port.grpc", "master.port",
                    "master.port.grpc", "volume.port", "volume.port.grpc")  # fmt: skip
@@ -41,7 +41,7 @@ SEAWEEDFS_PORTS = ("s3.port", "filer.port", "s3.port.grpc", "filer.port.grpc", "
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its URL, the one that a browser shows, the keys that open it, its process."""
+    """A running server: its S3 endpoint, the URL of its web console, its access keys, its process."""
 
     kind: Kind
     endpoint: str
@@ -52,13 +52,13 @@ class Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables by which s3fs and botocore find the server."""
+        """The environment variables that point s3fs and botocore to the server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
             "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,  # the one that botocore reads
+            "AWS_DEFAULT_REGION": REGION,  # the variable that botocore reads
             "AWS_EC2_METADATA_DISABLED": "true",
             "no_proxy": "127.0.0.1",
         }
@@ -66,20 +66,19 @@ class Server:
 
 @contextmanager
 def serve(kind: Kind, folder: Path, port: int = 0, keys: tuple[str, str] | None = None) -> Iterator[Server]:
-    """Run a server with data and log in `folder`, from its first answer to a signed request on.
+    """Run a server with its data and log in `folder`, ready to accept requests, with the bucket `lobar`.
 
-    Its bucket `lobar` is made. `port` 0 takes a free one; `keys` are access and secret key, random unless
-    given. What was put stays in the folder for the next server there. A server does not outlive the thread
-    that started it, even where that one is killed. Raises InputError where the server's program is missing or
-    the folder cannot be used, OutsideError where another server has it, or with the log's end where this one
-    fails.
+    `port` 0 chooses a free one; `keys` are access and secret key, random by default. The data stays in the
+    folder for the next server there. The server ends with the thread that started it, even if that is killed.
+    Raises InputError if the server's program is missing or the folder cannot be used, OutsideError if another
+    server uses the folder or this one does not start.
     """
     access_key, secret_key = keys or (secrets.token_hex(10), secrets.token_hex(20))
     ports = _ports(port)
     folder = folder.absolute()
-    # nothing of the caller's environment: both servers take settings, and keys, from theirs
+    # not the caller's environment, from which both servers would read settings and keys
     environment = {"HOME": str(folder)}
-    with _log_of(folder) as log:
+    with _locked_log(folder) as log:
         if kind == "s3":
             command = _seaweedfs(folder, ports, access_key, secret_key)
         else:
@@ -87,48 +86,49 @@ def serve(kind: Kind, folder: Path, port: int = 0, keys: tuple[str, str] | None 
             environment |= {"MINIO_ROOT_USER": access_key, "MINIO_ROOT_PASSWORD": secret_key}
             environment |= {"MINIO_UPDATE": "off"}
         try:
-            with processes.started(processes.tied(command), environment, GRACE_SECONDS[kind], log) as process:
-                log.close()  # from here on the server alone holds the lock, as long as it lives
+            command = processes.ends_with_parent(command)
+            with processes.started(command, environment, GRACE_SECONDS[kind], log) as process:
+                log.close()  # the server has inherited the lock and holds it until it ends
                 urls = [f"http://127.0.0.1:{number}" for number in ports]
                 browser = urls[1] + ("/buckets/" if kind == "s3" else "")
                 server = Server(kind, urls[0], browser, access_key, secret_key, process)
-                _await(server, folder / LOG)
+                _wait_until_ready(server, folder / LOG)
                 yield server
         finally:
-            for number in ports:  # SeaweedFS leaves its sockets
-                for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
-                    left.unlink(missing_ok=True)
+            for number in ports:  # SeaweedFS does not remove its sockets
+                for leftover in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    leftover.unlink(missing_ok=True)
 
 
 def make_bucket(server: Server, name: str = BUCKET) -> None:
-    """Make a bucket unless it is there."""
+    """Make a bucket unless it exists."""
     _make_bucket(_client(server), name)
 
 
 def find_minio() -> Path | None:
     """MinIO's program: on PATH, else where `make minio` builds it, else None."""
-    found = shutil.which("minio") or shutil.which(Path(__file__).parents[1] / ".tools/minio")
-    return Path(found) if found else None
+    program = shutil.which("minio") or shutil.which(Path(__file__).parents[1] / ".tools/minio")
+    return Path(program) if program else None
 
 
-def _log_of(folder: Path) -> IO[bytes]:
-    """The log of a folder's server, locked against another server on the same folder."""
+def _locked_log(folder: Path) -> IO[bytes]:
+    """The server log in a folder, locked so that the folder has only one server."""
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         log = (folder / LOG).open("ab")
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise OutsideError(f"{folder}: a server runs on this folder already; stop it first") from error
+        raise OutsideError(f"{folder}: another server is using this folder; stop it first") from error
     except OSError as error:
         raise InputError(f"{error.filename}: {error.strerror}; choose another folder") from error
     return log
 
 
 def _seaweedfs(folder: Path, ports: Sequence[int], access_key: str, secret_key: str) -> list[str]:
-    """The command of SeaweedFS: its S3 gateway, and the master, volume and filer servers that this needs."""
+    """The command line of SeaweedFS: its S3 gateway with the master, volume and filer servers it needs."""
     program = Path(sys.executable).with_name("weed")
     if not program.exists():
-        raise InputError(f"{program}: SeaweedFS is not there; run make install")
+        raise InputError(f"{program}: SeaweedFS is not installed; run make install")
     identity = {"name": BUCKET, "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
                 "actions": ["Admin", "Read", "Write", "List", "Tagging"]}  # fmt: skip
     config = folder / "s3.json"
@@ -147,26 +147,26 @@ def _seaweedfs(folder: Path, ports: Sequence[int], access_key: str, secret_key: 
 def _minio(folder: Path, ports: Sequence[int]) -> list[str]:
     program = find_minio()
     if program is None:
-        raise InputError("no minio on PATH or in .tools: run make minio (wants Go), or use s3 in its place")
+        raise InputError("no minio on PATH or in .tools; run make minio (requires Go), or use s3 instead")
     addresses = ["--address", f"127.0.0.1:{ports[0]}", "--console-address", f"127.0.0.1:{ports[1]}"]
     return [str(program), "server", str(folder / "data"), *addresses]
 
 
 def _ports(first: int) -> list[int]:
-    """As many free ports as SeaweedFS needs; the first is `first` unless that is 0.
+    """As many free ports as SeaweedFS needs, starting with `first` unless that is 0.
 
-    Below those that the kernel gives to outgoing connections: a client that waits for a stopped server would
-    in the end be given that server's port, and talk to itself.
+    They are below the kernel's range for outgoing connections. Otherwise a client that retries a stopped
+    server could get the server's own port for its side, and connect to itself.
     """
-    found = [first] if first else []
-    with ExitStack() as held:
-        while len(found) < len(SEAWEEDFS_PORTS):
-            listener = held.enter_context(socket.socket())
+    ports = [first] if first else []
+    with ExitStack() as listeners:
+        while len(ports) < len(SEAWEEDFS_PORTS):
+            listener = listeners.enter_context(socket.socket())
             port = random.randrange(10_000, 32_768)
             with suppress(OSError):
                 listener.bind(("127.0.0.1", port))
-                found += [port] if port != first else []
-    return found
+                ports += [port] if port != first else []
+    return ports
 
 
 def _client(server: Server) -> Any:
@@ -182,53 +182,54 @@ def _make_bucket(client: Any, name: str) -> None:
         client.create_bucket(Bucket=name)
 
 
-def _await(server: Server, log: Path) -> None:
-    """Return once the server takes an object; raise OutsideError where it does not come to that."""
+def _wait_until_ready(server: Server, log: Path) -> None:
+    """Return once the server has stored an object; raise OutsideError if it ends or takes too long."""
     client, until = _client(server), time.monotonic() + READY_SECONDS
     probe = {"Bucket": BUCKET, "Key": ".ready"}
     while True:
         status = server.process.poll()
         try:
-            # SeaweedFS lists its buckets seconds before it finds its volumes
+            # SeaweedFS lists buckets seconds before it can write to its volumes
             _make_bucket(client, BUCKET)
             client.put_object(**probe, Body=b"ready")
             client.delete_object(**probe)
             return
         except (BotoCoreError, ClientError) as error:
-            trouble = str(error) if status is None else f"ended with status {status}"
+            reason = str(error) if status is None else f"exit status {status}"
         if status is not None or time.monotonic() > until:
-            end = " | ".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise OutsideError(f"{server.kind}: the server does not come up: {trouble}; {log} ends: {end}")
+            tail = " | ".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise OutsideError(f"{server.kind}: the server did not start: {reason}; end of {log}: {tail}")
         time.sleep(0.05)
 
 
-def _wait(server: Server, stop: processes.Stop) -> None:
-    """Say how to use the server, and wait to be interrupted."""
-    print(f"{server.kind} server with the bucket {BUCKET}; Ctrl-C ends it. In a browser: {server.console}")
+def _serve_until_stopped(server: Server, stop: processes.Stop) -> None:
+    """Print how to use the server, and return when a signal is received."""
+    print(f"{server.kind} server with the bucket {BUCKET}; Ctrl-C stops it. Web console: {server.console}")
     print("In another shell:")
     print("\n".join(f"  export {name}={value}" for name, value in server.environment.items()), flush=True)
     while not stop.signum:
         if (status := server.process.poll()) is not None:
-            raise OutsideError(f"{server.kind}: the server ended by itself, status {status}")
-        time.sleep(processes.LOOK_EVERY_SECONDS)
+            raise OutsideError(f"{server.kind}: the server ended unexpectedly with status {status}")
+        time.sleep(processes.POLL_SECONDS)
 
 
 def main(
     kind: Annotated[str, typer.Argument(help="s3 (SeaweedFS) or minio")],
-    folder: Annotated[Path, typer.Argument(help="where the server keeps its data and its log")],
-    command: Annotated[list[str] | None, typer.Argument(help="to run with the server's variables")] = None,
+    folder: Annotated[Path, typer.Argument(help="folder for the server's data and log")],
+    command: Annotated[
+        list[str] | None, typer.Argument(help="command to run with the server's variables")
+    ] = None,
 ) -> None:
-    """Run COMMAND beside an S3 server on loopback, and end with its status; without, serve until Ctrl-C."""
-    known: list[Kind] = [each for each in get_args(Kind) if each == kind]
-    if not known:
-        raise InputError(f"{kind}: there is no such server; choose {' or '.join(get_args(Kind))}")
+    """Start an S3 server on loopback and run COMMAND; exit with its status. Without COMMAND, until Ctrl-C."""
+    if kind not in get_args(Kind):
+        raise InputError(f"{kind}: no such server; choose {' or '.join(get_args(Kind))}")
     for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_S3"))]:
-        del os.environ[name]  # another store's
+        del os.environ[name]  # settings of another store
     stop = processes.Stop()
-    with serve(known[0], folder) as server:
+    with serve(cast(Kind, kind), folder) as server:
         if command:
             raise SystemExit(processes.run(command, os.environ | server.environment, stop))
-        _wait(server, stop)
+        _serve_until_stopped(server, stop)
 
 
 if __name__ == "__main__":

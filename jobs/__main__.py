@@ -5,10 +5,10 @@ import sys
 
 import typer
 
-from lobar.core import console
+from lobar.core import console, runtime
 
 JOBS = {
-    "demo-data": "make a chest-like data set in RSNA's shape",
+    "demo-data": "create a synthetic dataset in RSNA's format",
     "label-index": "map images to boxes, groups and a split",
     "train": "fit a segmentation network on a dataset",
     "evaluate": "score a model, tune its operating point, release it",
@@ -31,6 +31,7 @@ def command(name: str) -> typer.Typer:
 def main(arguments: list[str]) -> int:
     """Run the job named by the first argument and return its exit status."""
     if arguments and arguments[0] in JOBS:
+        runtime.prepare()
         app = command(arguments[0])
         return console.run_job(app, f"python -m jobs {arguments[0]}", arguments[1:])
     asked = not arguments or arguments[0] in ("-h", "--help")

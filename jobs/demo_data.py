@@ -1,4 +1,4 @@
-"""Make a chest-like data set in the shape of the RSNA challenge, for trials and tests."""
+"""demo-data: create a synthetic dataset in the format of the RSNA challenge."""
 
 from typing import Annotated
 
@@ -7,14 +7,14 @@ import typer
 
 def main(
     out: Annotated[str, typer.Option(help="folder or URL for images, labels and groups")],
-    train: Annotated[int, typer.Option(min=1, help="labelled images")] = 1500,
-    test: Annotated[int, typer.Option(min=0, help="images without labels")] = 200,
+    train: Annotated[int, typer.Option(min=1, help="number of labelled images")] = 1500,
+    test: Annotated[int, typer.Option(min=0, help="number of images without labels")] = 200,
     prevalence: Annotated[float, typer.Option(min=0, max=1, help="share of images with opacities")] = 0.36,
-    seed: Annotated[int, typer.Option(min=0, help="another seed makes other images")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the random generator")] = 0,
 ) -> None:
-    """Make a chest-like data set in RSNA's shape: drawings, for trials and tests, of no medical worth."""
+    """Create synthetic chest X-rays in RSNA's format, to try and test lobar; they contain no patient data."""
     from lobar.synthetic import phantoms
 
     options = phantoms.Options(train=train, test=test, prevalence=prevalence, seed=seed)
-    print(phantoms.make(out, options))
-    print(f"next: label-index --labels {out}/train_labels.csv --images {out}/train_images")
+    print(f"demo-data: {phantoms.make(out, options)}")
+    print(f"  next: label-index --labels {out}/train_labels.csv --images {out}/train_images")

@@ -1,8 +1,12 @@
 """explain: trace a row of a submission back to what made it, and compute it again."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from lobar.inference.lineage import Lineage
 
 
 def main(
@@ -13,43 +17,55 @@ def main(
     from lobar.core.errors import InputError
     from lobar.core.version import code_version
     from lobar.inference import lineage
-    from lobar.storage import objects
     from lobar.storage.layout import Prediction
+    from lobar.storage.objects import absolute
 
-    found = lineage.trace(Prediction(objects.absolute(prediction)), patient_id)
-    made, image, training = found.plan.inputs, found.image.object, found.training["inputs"]
-    print(f"{patient_id}: {_row(found.row, found.rejected)}")
+    origin = lineage.trace(Prediction(absolute(prediction)), patient_id)
+    print(f"{patient_id}: {_text(origin.rejection or origin.row)}")
+    image = origin.image.object
     print(f"  image: {image.url}, {image.bytes} bytes, etag {image.etag}")
     try:
-        print(f"    unchanged since the plan, SHA-256 {lineage.image_sha256(found)}")
+        print(f"    unchanged since the plan, SHA-256 {lineage.image_sha256(origin)}")
     except InputError as error:
         print(f"    not the planned one: {error}")
-    print(f"  shard {found.shard} of {made['shards']}: {found.plan.place.url}")
-    print(f"    predicted {found.record['created']} by lobar {made['lobar']},"
-          f" in {made['precision']} on the {made['device']}")  # fmt: skip
-    print(f"  operating point: {_options(made['operating_point'])}")
-    print(f"  model: {made['model']}, trained {found.training['created']} by lobar {training['lobar']}")
-    print(f"    {_options(training['options'])}")
-    metric = found.evaluation["systems"]["tuned"]["metric"]
-    print(f"    challenge metric {metric:.3f} on {found.evaluation['images']} validation images"
-          if metric is not None else "    no validation image counted")  # fmt: skip
-    print(f"  dataset: {training['dataset']}, index SHA-256 {training['index']}")
-    print(
-        f"    labels: {found.dataset['inputs']['labels']}, SHA-256 {found.dataset['inputs']['labels_sha256']}"
-    )
-    print(f"    images: {found.dataset['inputs']['images']}")
+    _print_origin(origin, absolute(prediction))
     if replay:
-        row, rejected = lineage.replay(found)
-        same = (row, rejected) == (found.row, found.rejected)
-        print(f"replayed by lobar {code_version()}: {'the same row' if same else _row(row, rejected)}")
+        result = lineage.replay(origin)
+        same = result == (origin.rejection or origin.row)
+        print(f"replayed by lobar {code_version()}: {'the same row' if same else _text(result)}")
         if not same:
-            was = _row(found.row, found.rejected)
-            raise InputError(f"{patient_id}: the row is another one, it was {was}; compare code and model")
+            was = _text(origin.rejection or origin.row)
+            raise InputError(f"{patient_id}: the row differs, it was {was}; compare code and model")
 
 
-def _row(row: str, rejected: str | None) -> str:
-    return f"rejected: {rejected}" if rejected else row.strip() or "no box"
+def _print_origin(origin: "Lineage", prediction: str) -> None:
+    from lobar.evaluation.record import Evaluation
+    from lobar.storage import records
+    from lobar.storage.layout import Model
+
+    plan, training, dataset = origin.plan.inputs, origin.training.inputs, origin.dataset.inputs
+    print(f"  shard {origin.number} of {plan.shards}: {prediction}")
+    how = f"in {plan.precision} on the {plan.device}"
+    print(f"    predicted {origin.shard.created} by lobar {plan.lobar}, {how}")
+    print(f"  operating point: {_fields(plan.operating_point)}")
+    print(f"  model: {plan.model}, trained {origin.training.created} by lobar {training.lobar}")
+    print(f"    {_fields(training.recipe)}, seed {training.seed}")
+    evaluation = records.read(Model(plan.model).evaluation, Evaluation)
+    print(f"    challenge metric {evaluation.systems['tuned']} on {evaluation.images} validation images")
+    print(f"  dataset: {training.dataset}, index SHA-256 {training.index}")
+    print(f"    labels: {dataset.labels}, SHA-256 {dataset.labels_sha256}")
+    print(f"    images: {dataset.images}")
 
 
-def _options(options: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in options.items())
+def _text(row: object) -> str:
+    from lobar.core.rejections import Rejection
+    from lobar.inference.rows import Row
+
+    if isinstance(row, Rejection):
+        return f"rejected: {row.reason}"
+    assert isinstance(row, Row)
+    return row.prediction_string.strip() or "no box"
+
+
+def _fields(value: object) -> str:
+    return ", ".join(f"{name} {field}" for name, field in asdict(value).items())  # type: ignore[call-overload]

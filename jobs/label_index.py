@@ -1,4 +1,4 @@
-"""label-index: label table x images (x groups) -> a dataset with its split."""
+"""label-index: label table x images (x groups) to a dataset with its split."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ def main(
     images: Annotated[str, typer.Option(help="folder of DICOMs named ID.dcm")],
     out: Annotated[str, typer.Option(help="the dataset's folder")],
     groups: Annotated[
-        str, typer.Option(help="CSV of patientId and group (the person); none: each id alone")
+        str, typer.Option(help="CSV of patientId and group (the patient); none: each id is its own group")
     ] = "",
     valid_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="share of the groups to validate on")
@@ -20,54 +20,29 @@ def main(
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="of the split")] = 0,
     registry: Annotated[
-        str, typer.Option(help="warn where the images are unlike those its champion was trained on")
+        str, typer.Option(help="warn if the images are unlike those that its champion was trained on")
     ] = "",
 ) -> None:
-    from dataclasses import asdict
-
-    from lobar.core.version import code_version
-    from lobar.data import drift, listing
-    from lobar.data import labels as tables
-    from lobar.data.index import build, check_share, write
-    from lobar.evaluation import compare
-    from lobar.evaluation import registry as champions
-    from lobar.storage import objects, records
+    from lobar.core import rejections
+    from lobar.data import index
+    from lobar.data.record import Source
+    from lobar.evaluation.registry import drift_from_champion
     from lobar.storage.layout import Dataset, Registry
+    from lobar.storage.objects import absolute
 
-    place = Dataset(objects.absolute(out))
-    label_table = objects.read(labels)
-    group_table = objects.read(groups) if groups else None
-    truth = tables.read_labels(label_table, labels)
-    people = tables.read_groups(group_table, groups) if group_table is not None else None
-    found, others = listing.list_images(images)
-    inputs = {
-        "labels": objects.absolute(labels),
-        "labels_sha256": records.sha256(label_table),
-        "images": objects.absolute(images),
-        "groups": objects.absolute(groups) if groups else "",
-        "groups_sha256": records.sha256(group_table) if group_table is not None else "",
-        "valid_fraction": valid_fraction,
-        "seed": seed,
-        "lobar": code_version(),
-    }
-    index = build(truth, found, people, valid_fraction, seed)
-    check_share(index.rejected, index.patients, max_rejected)
-    used = [(exam.url, exam.bytes, exam.etag) for exam in index.exams]
-    inputs["images_digest"] = records.digest([used, [str(rejection) for rejection in index.rejected], others])
-    if records.already(place.manifest, inputs, "label-index"):
-        print(f"dataset is complete already: {place.url}")
+    source = Source(
+        absolute(labels), absolute(images), absolute(groups) if groups else "", valid_fraction, seed
+    )
+    dataset = Dataset(absolute(out))
+    built = index.build(source, max_rejected)
+    if index.find(dataset, built):
+        print(f"dataset is complete already: {dataset.url}")
         return
-    shifts: list[drift.Shift] = []
-    champion = Registry(objects.absolute(registry))
-    if registry and champions.has_champion(champion):
-        model = champions.champion(champion)
-        shifts = drift.between(index.exams, compare.exams_of(model))
-        drift.warn(shifts, model.url)
-    summary = write(place, index, inputs, others, [asdict(shift) for shift in shifts])
-    print(f"dataset: {place.url}")
-    for split in ("train", "valid"):
-        side = summary[split]
-        print(f"  {split}: {side['images']} images, {side['positive']} positive, {side['boxes']} boxes,"
-              f" {side['groups']} groups")  # fmt: skip
-    reasons = ", ".join(f"{reason} {count}" for reason, count in summary["rejected"].items())
-    print(f"  rejected: {reasons or 'nothing'}; other objects: {summary['other_objects']}")
+    shifts = drift_from_champion(Registry(absolute(registry)), built.exams) if registry else []
+    manifest = index.write(dataset, built, shifts)
+    print(f"dataset: {dataset.url}")
+    for name, split in (("train", manifest.train), ("valid", manifest.valid)):
+        counts = f"{split.images} images, {split.positive} positive, {split.boxes} boxes"
+        print(f"  {name}: {counts}, {split.groups} groups")
+    reasons = ", ".join(f"{reason} {n}" for reason, n in rejections.counts(manifest.rejected).items())
+    print(f"  rejected: {reasons or 'nothing'}; other objects: {len(manifest.other_objects)}")

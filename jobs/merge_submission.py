@@ -10,18 +10,19 @@ def main(
     out: Annotated[str, typer.Option(help="put a copy of the submission there")] = "",
     figures: Annotated[str, typer.Option(help="put the counts of rows as numbers into this folder")] = "",
 ) -> None:
-    from lobar.inference import plan, submission
-    from lobar.storage import objects, records
+    from jobs import figures as outputs
+    from lobar.inference import submission
     from lobar.storage.layout import Prediction
+    from lobar.storage.objects import absolute
 
-    place = Prediction(objects.absolute(prediction))
-    merged = submission.merge(plan.read(place), objects.absolute(out) if out else None)
-    print(f"submission: {objects.absolute(out) if out else place.submission}")
-    counts = {"rows": merged.rows, "with-boxes": merged.with_boxes, "rejected": len(merged.rejected)}
-    records.write_figures(figures, counts)
-    empty = merged.rows - merged.with_boxes - len(merged.rejected)
+    place = Prediction(absolute(prediction))
+    merged = submission.merge(place, absolute(out) if out else None)
+    print(f"submission: {absolute(out) if out else place.submission}")
+    rejected = len(merged.rejected)
+    outputs.write(figures, {"rows": merged.rows, "with-boxes": merged.with_boxes, "rejected": rejected})
+    empty = merged.rows - merged.with_boxes - rejected
     print(f"  {merged.rows} rows: {merged.with_boxes} with boxes, {empty} without a finding")
-    if merged.rejected:
-        named = ", ".join(f"{patient} ({reason})" for patient, reason in merged.rejected[:3])
-        print(f"  {len(merged.rejected)} REJECTED, their empty rows are no finding: {named}")
+    if rejected:
+        names = ", ".join(f"{each.patient_id} ({each.reason})" for each in merged.rejected[:3])
+        print(f"  {rejected} REJECTED, their empty rows are not findings: {names}")
         print(f"  all of them: {place.rejected}")

@@ -19,25 +19,26 @@ class Point(StrEnum):
 def main(
     images: Annotated[str, typer.Option(help="folder of DICOMs named ID.dcm")],
     model: Annotated[str, typer.Option(help="a model released by evaluate, or a registry for its champion")],
-    shards: Annotated[int, typer.Option(min=1, help="pods that will predict, one shard each")],
     out: Annotated[str, typer.Option(help="the prediction's folder")],
+    images_per_shard: Annotated[int, typer.Option(min=1, help="images that one pod predicts")] = 4000,
+    shards: Annotated[int, typer.Option(min=0, help="number of shards; 0: from --images-per-shard")] = 0,
     device: Annotated[Device, typer.Option(help="OpenVINO on the CPU or TensorFlow on the GPU")] = Device.cpu,
     precision: Annotated[str, typer.Option(help="of the network's arithmetic, or auto")] = "auto",
     operating_point: Annotated[Point, typer.Option(help="how maps become boxes")] = Point.tuned,
+    figures: Annotated[str, typer.Option(help="put the number of shards into this folder")] = "",
 ) -> None:
+    from jobs import figures as outputs
     from lobar.evaluation import registry
-    from lobar.inference import plan
-    from lobar.storage import objects
-    from lobar.storage.layout import Model, Prediction, Registry
+    from lobar.inference import plan as plans
+    from lobar.storage.layout import Prediction
+    from lobar.storage.objects import absolute
 
-    place = Prediction(objects.absolute(out))
-    released = Model(objects.absolute(model))
-    if not objects.exists(released.release):
-        released = registry.champion(Registry(released.url))
-    made, others = plan.make(images, released, shards, place, device.value, precision, operating_point.value)
-    print(f"plan: {place.url}")
-    how = f"{made.inputs['precision']} on the {made.inputs['device']}"
-    print(f"  model: {released.url}")
-    print(f"  {made.inputs['count']} images in {shards} shards, {how}")
-    if others:
-        print(f"  {len(others)} other objects are no images: {', '.join(others[:3])}")
+    place = Prediction(absolute(out))
+    request = plans.Request(images_per_shard, shards, device.value, precision, operating_point.value)
+    plan = plans.make(images, registry.resolve(model), place, request)
+    outputs.write(figures, {"shards": plan.inputs.shards})
+    print(f"plan: {place.url}\n  model: {plan.inputs.model}")
+    how = f"{plan.inputs.precision} on the {plan.inputs.device}"
+    print(f"  {plan.inputs.count} images in {plan.inputs.shards} shards, {how}")
+    if others := plan.other_objects:
+        print(f"  {len(others)} other objects are not images: {', '.join(others[:3])}")

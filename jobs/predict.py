@@ -12,9 +12,10 @@ def main(
         float, typer.Option(min=0, max=1, help="share of images that may be rejected")
     ] = 0,
 ) -> None:
-    from lobar.inference import shard as predicting
-    from lobar.storage import objects
+    from lobar.inference import shard as shards
     from lobar.storage.layout import Prediction
+    from lobar.storage.objects import absolute
 
-    done = predicting.run(Prediction(objects.absolute(prediction)), shard, max_rejected)
-    print(f"shard {shard}: {done.rows} rows, {done.with_boxes} with boxes, {len(done.rejected)} rejected")
+    record = shards.run(Prediction(absolute(prediction)), shard, max_rejected)
+    rejected = len(record.rejected)
+    print(f"shard {shard}: {record.rows} rows, {record.with_boxes} with boxes, {rejected} rejected")

@@ -13,34 +13,33 @@ def main(
     ] = "",
     min_gain: Annotated[float, typer.Option(min=0, help="challenge metric that must be gained")] = 0.0,
     rollback: Annotated[
-        bool, typer.Option("--rollback", help="make the champion before this one champion again")
+        bool, typer.Option("--rollback", help="make the previous champion champion again")
     ] = False,
     report: Annotated[str, typer.Option(help="put the decision there as a page to read")] = "",
     figures: Annotated[str, typer.Option(help="put 1 (promoted) or 0 as a number into this folder")] = "",
 ) -> None:
+    from jobs import figures as outputs
     from lobar.core.errors import InputError
-    from lobar.evaluation import registry as champions
-    from lobar.evaluation.report import decision
-    from lobar.storage import objects, records
+    from lobar.evaluation import registry as registries
+    from lobar.evaluation.report import decision as page
     from lobar.storage.layout import Dataset, Model, Registry
+    from lobar.storage.objects import absolute, publish
 
     if (challenger or dataset or report) if rollback else not (challenger and dataset):
-        raise InputError("promote wants either --rollback alone, or --challenger and --dataset")
-    place = Registry(objects.absolute(registry))
+        raise InputError("promote takes either --rollback alone, or --challenger and --dataset")
+    place = Registry(absolute(registry))
     if rollback:
-        entry = champions.roll_back(place)
+        decision = registries.roll_back(place)
     else:
-        model = Model(objects.absolute(challenger))
-        entry = champions.promote(place, model, Dataset(objects.absolute(dataset)), min_gain)
-    records.write_figures(figures, {"promoted": int(entry.promoted)})
-    print(f"champion: {entry.champion['model'] if entry.champion else 'none yet'}")
-    print(
-        f"  {'promoted' if entry.promoted else 'rolled back' if entry.rolled_back else 'kept'}: {entry.why}"
-    )
-    if entry.comparison and entry.comparison["left_out"]:
-        left_out = entry.comparison["left_out"]
+        model, images = Model(absolute(challenger)), Dataset(absolute(dataset))
+        decision = registries.promote(place, model, images, min_gain)
+    outputs.write(figures, {"promoted": int(decision.promoted)})
+    print(f"champion: {decision.champion.model if decision.champion else 'none yet'}")
+    verb = "promoted" if decision.promoted else "rolled back" if decision.rolled_back else "kept"
+    print(f"  {verb}: {decision.reason}")
+    if decision.comparison and (left_out := decision.comparison.left_out):
         print(f"  {left_out} validation images left out: known to one of the models, or not readable")
     if report:
-        objects.publish(report, decision.render(entry))
-        print(f"report: {objects.absolute(report)}")
-    print(f"record: {place.record(entry.number)}")
+        publish(report, page.render(decision))
+        print(f"report: {absolute(report)}")
+    print(f"record: {place.record(decision.number)}")

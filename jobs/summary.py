@@ -12,26 +12,33 @@ class Status(StrEnum):
     error = "Error"
 
 
+class Chain(StrEnum):
+    full = "full"
+    predict = "predict"
+    retrain = "retrain"
+
+
 def main(
     workflow: Annotated[str, typer.Option(help="its name")],
     status: Annotated[Status, typer.Option(help="how it ended")],
     seconds: Annotated[float, typer.Option(help="how long it took")],
+    chain: Annotated[Chain, typer.Option(help="what it ran, and so what it may have left")],
     out: Annotated[str, typer.Option(help="put the page there")],
     failures: Annotated[str, typer.Option(help="Argo's list of the nodes that failed, JSON")] = "",
-    model: Annotated[str, typer.Option(help="the model it made")] = "",
-    prediction: Annotated[str, typer.Option(help="the prediction it made")] = "",
-    registry: Annotated[str, typer.Option(help="the registry it wrote to")] = "",
+    model: Annotated[str, typer.Option(help="folder of the model of full and retrain")] = "",
+    prediction: Annotated[str, typer.Option(help="folder of the prediction of full and predict")] = "",
+    registry: Annotated[str, typer.Option(help="folder of the registry of retrain")] = "",
 ) -> None:
     from lobar.evaluation.report import summary
-    from lobar.storage import objects
     from lobar.storage.layout import Model, Prediction, Registry
+    from lobar.storage.objects import absolute, publish
 
     lines = summary.ended(workflow, status.value, seconds, failures)
     print("\n".join(lines), flush=True)  # the store that failed the workflow may fail what follows too
     left = summary.left(
-        Model(objects.absolute(model)) if model else None,
-        Prediction(objects.absolute(prediction)) if prediction else None,
-        Registry(objects.absolute(registry)) if registry else None,
+        Model(absolute(model)) if model and chain is not Chain.predict else None,
+        Prediction(absolute(prediction)) if prediction and chain is not Chain.retrain else None,
+        Registry(absolute(registry)) if registry and chain is Chain.retrain else None,
     )
     print("\n".join(left))
-    objects.publish(out, ("\n".join([*lines, *left]) + "\n").encode())
+    publish(out, ("\n".join([*lines, *left]) + "\n").encode())

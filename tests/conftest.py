@@ -18,9 +18,11 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBa
 
 from dev import servers
 from jobs.__main__ import main
+from lobar.core import runtime
 from lobar.workflow import runner, steps
 from tests.support.stubs import Bench
 
+runtime.prepare()  # as every job does first
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -131,10 +133,14 @@ class World:
 
 
 SQUARE = 24
+RECIPE_CHANGES = "image_size=64,channels=4,blocks=1,depth=2,epochs=12,batch_size=8,learning_rate=0.01"
 WORKFLOW = [
-    "image-size=64", "channels=4", "blocks=1", "depth=2", "epochs=12", "batch-size=8", "learning-rate=0.01",
-    "shards=3", "valid-fraction=0.3", "max-rejected-new=0.2",
-]  # fmt: skip
+    "recipe=demo",
+    f"recipe-changes={RECIPE_CHANGES}",
+    "shards=3",
+    "valid-fraction=0.3",
+    "max-rejected-new=0.2",
+]
 
 
 def square_image(seed: int, positive: bool) -> tuple[np.ndarray, tuple[int, int]]:

@@ -1,1 +1,1 @@
-"""A Kubernetes with Argo's controller on this machine, for the tests of the workflows."""
+"""A Kubernetes cluster with Argo's controller on one machine, for the workflow tests."""

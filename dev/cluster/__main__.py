@@ -1,4 +1,4 @@
-"""Runs a command beside a Kubernetes with Argo Workflows, MinIO and lobar in it:
+"""Runs a command with a local Kubernetes cluster that has Argo Workflows, MinIO and lobar installed:
 
 python -m dev.cluster FOLDER -- COMMAND …
 """
@@ -20,7 +20,7 @@ from lobar.core.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"
-# Each program by the package of Debian that has it
+# Required programs, and the Debian packages that contain them
 NEEDED = {
     "unshare": "util-linux", "ip": "iproute2", "iptables": "iptables", "conntrack": "conntrack",
     "openssl": "openssl", "etcd": "etcd-server", "containerd": "containerd",
@@ -32,21 +32,21 @@ MINIO = "quay.io/minio/minio:RELEASE.2025-04-22T22-12-26Z"
 
 
 def main(
-    folder: Annotated[Path, typer.Argument(help="where the cluster keeps its files and logs; emptied first")],
-    command: Annotated[list[str], typer.Argument(help="to run with KUBECONFIG set")],
+    folder: Annotated[Path, typer.Argument(help="folder for the cluster's files and logs; emptied first")],
+    command: Annotated[list[str], typer.Argument(help="command to run with KUBECONFIG set")],
 ) -> None:
-    """Bring up a cluster, run COMMAND, and end with its status; nothing of the cluster stays but its logs."""
+    """Start a cluster, run COMMAND, and exit with its status; only the cluster's logs remain."""
     missing = sorted(package for program, package in NEEDED.items() if shutil.which(program) is None)
     if missing:
-        raise InputError(f"a cluster needs Debian's packages: apt-get install {' '.join(missing)}")
+        raise InputError(f"missing Debian packages: apt-get install {' '.join(missing)}")
     if os.geteuid():
-        raise InputError("a cluster needs root, for its namespaces")
+        raise InputError("a cluster requires root, for its namespaces")
     folder = folder.absolute()
     if not os.environ.get(INSIDE):
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.iterdir():
-            if left.name != "containerd":  # images are brought to the node once
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for path in folder.iterdir():
+            if path.name != "containerd":  # keeps the images already loaded
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         status = in_own_namespaces("dev.cluster", [str(folder), "--", *command])
         raise SystemExit(status)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -70,13 +70,13 @@ def _load_images(machine: Machine) -> None:
 
 
 def argo_version() -> str:
-    """The version of Argo that is built, as its go.mod says."""
+    """The version of Argo in go.mod, which is built."""
     lines = (ROOT / "dev/argo/go.mod").read_text().splitlines()
     return next(line.split()[-1] for line in lines if line.startswith(f"require {ARGO} "))
 
 
 def install_argo(machine: Machine) -> None:
-    """Argo as its own manifests install it, without its server, which cannot be built from the module."""
+    """Install Argo from its own manifests, without its server, which cannot be built from the module."""
     manifests = machine.run("go", "list", "-C", ROOT / "dev/argo", "-m", "-f", "{{.Dir}}", ARGO).strip()
     text = machine.run("kubectl", "kustomize", f"{manifests}/manifests/cluster-install")
     text = text.replace("workflow-controller:latest", f"workflow-controller:{argo_version()}")
@@ -88,8 +88,8 @@ def install_argo(machine: Machine) -> None:
 
 
 def install_lobar(machine: Machine) -> None:
-    """lobar as `make deploy OVERLAY=minio` does."""
-    # Argo before 4.1 does not know pendingTimeout, which the API server then leaves out
+    """Install lobar with `make deploy OVERLAY=minio`."""
+    # Argo before 4.1 has no pendingTimeout; the API server drops the field
     options = ["OVERLAY=minio", "KUBECTL=kubectl", "APPLY_OPTIONS=--validate=warn"]
     machine.run("make", "-C", ROOT, "deploy", *options)
     print("lobar is installed", flush=True)

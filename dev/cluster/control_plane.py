@@ -1,4 +1,4 @@
-"""etcd, API server, controllers, scheduler and DNS, with tokens from a file in the place of certificates."""
+"""etcd, API server, controllers, scheduler and DNS; clients use tokens from a file, not certificates."""
 
 import json
 import os
@@ -12,7 +12,7 @@ NODE = "node"
 
 
 def start(machine: Machine) -> None:
-    """Start the control plane; leave kubeconfigs for the node and, also in KUBECONFIG, the administrator."""
+    """Start the control plane; write kubeconfigs for the node and the administrator, and set KUBECONFIG."""
     folder = machine.folder
     tokens = {name: secrets.token_hex(16) for name in ("admin", "kubelet")}
     (folder / "tokens.csv").write_text(
@@ -30,7 +30,7 @@ def start(machine: Machine) -> None:
         f"--service-account-key-file={folder}/accounts.key",
         f"--service-account-signing-key-file={folder}/accounts.key",
         "--kubelet-preferred-address-types=InternalIP",
-        "--feature-gates=WatchList=false",  # wants a newer etcd than Debian has
+        "--feature-gates=WatchList=false",  # requires a newer etcd than Debian's
     )  # fmt: skip
     for name, token in tokens.items():
         _write_kubeconfig(folder / f"{name}.kubeconfig", folder / "certificates/apiserver.crt", token)

@@ -26,7 +26,7 @@ conf_dir = "{folder}/cni"
 
 
 def start(machine: Machine) -> None:
-    """Start the node and wait until it is ready, with a made-up GPU that only the scheduler believes in."""
+    """Start the node and wait until it is ready; it declares a GPU that exists only for the scheduler."""
     folder = machine.folder
     _start_containerd(machine)
     (folder / "resolv.conf").write_text(f"nameserver {HOST}\n")
@@ -54,33 +54,33 @@ def start(machine: Machine) -> None:
 
 
 def make_network() -> None:
-    """The bridge that pods are plugged into, as the only network of this namespace."""
+    """Make the bridge for the pods, the only network of this namespace."""
     machine = Machine(Path(), Path())
     machine.run("ip", "link", "set", "lo", "up")
     machine.run("ip", "link", "add", "lobar0", "type", "bridge")
     machine.run("ip", "address", "add", f"{HOST}/24", "dev", "lobar0")
     machine.run("ip", "link", "set", "lobar0", "up")
-    machine.run("ip", "route", "add", "default", "via", HOST)  # kube-proxy wants a route before it rewrites
+    machine.run("ip", "route", "add", "default", "via", HOST)  # kube-proxy requires a route
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
 def load(machine: Machine, image: str, name: str = "") -> None:
-    """Bring an image of podman's store to the node, under another name if one is given."""
+    """Load an image from podman's store into the node, under another name if `name` is given."""
     ctr = ["ctr", "--address", f"{machine.folder}/containerd.sock", "--namespace", "k8s.io", "images"]
-    known = machine.folder / "containerd" / f"{sha256(image.encode()).hexdigest()[:12]}.loaded"
-    number = machine.run("podman", "image", "inspect", "--format={{.Id}}", image)
-    if known.exists() and known.read_text() == number:
+    loaded = machine.folder / "containerd" / f"{sha256(image.encode()).hexdigest()[:12]}.loaded"
+    image_id = machine.run("podman", "image", "inspect", "--format={{.Id}}", image)
+    if loaded.exists() and loaded.read_text() == image_id:
         return
     with tempfile.TemporaryDirectory(dir=machine.folder) as scratch:
         machine.run("podman", "save", "--quiet", "--format=docker-archive", "-o", f"{scratch}/image", image)
         machine.run(*ctr, "import", f"{scratch}/image")
     if name:
         machine.run(*ctr, "tag", "--force", image, name)
-    known.write_text(number)
+    loaded.write_text(image_id)
 
 
 def build(machine: Machine, name: str, program: Path) -> None:
-    """An image that holds one static program, which it runs; loaded under `name`."""
+    """Build an image that contains and runs one static program, and load it under `name`."""
     with tempfile.TemporaryDirectory(dir=machine.folder) as scratch:
         lines = [
             "FROM scratch",
@@ -115,10 +115,10 @@ def _kubelet(folder: Path) -> dict[str, object]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": f"unix://{folder}/containerd.sock", "podLogsDir": f"{folder}/pods",
         "address": HOST, "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
-        "authorization": {"mode": "AlwaysAllow"},  # reached from this network namespace alone
+        "authorization": {"mode": "AlwaysAllow"},  # reachable only from this network namespace
         "clusterDNS": [HOST], "clusterDomain": "cluster.local", "resolvConf": f"{folder}/resolv.conf",
         "cgroupDriver": "cgroupfs", "failCgroupV1": False, "failSwapOn": False,
-        "featureGates": {"KubeletInUserNamespace": True},  # without the right to change oom_score_adj
+        "featureGates": {"KubeletInUserNamespace": True},  # works without permission to change oom_score_adj
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"nodefs.available": "0%", "imagefs.available": "0%", "memory.available": "0%"},
     }  # fmt: skip

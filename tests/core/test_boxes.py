@@ -13,7 +13,7 @@ def cells(box: Box) -> set[tuple[int, int]]:
 
 
 @given(boxes, boxes)
-def test_iou_is_shared_pixels_over_covered_pixels(a: Box, b: Box) -> None:
+def test_iou_is_intersection_over_union_of_pixels(a: Box, b: Box) -> None:
     assert iou(a, b) == len(cells(a) & cells(b)) / len(cells(a) | cells(b))
 
 
@@ -38,7 +38,7 @@ def test_inside_is_exact_at_the_border() -> None:
     assert not Box(-1, 0, 5, 5).inside(20, 10)
 
 
-def test_scaled_reaches_the_same_place_in_a_larger_grid() -> None:
+def test_scaled_covers_the_same_area_in_a_larger_image() -> None:
     assert Box(1, 2, 3, 4, 0.5).scaled(8, 4) == Box(8, 8, 24, 16, 0.5)
 
 
@@ -46,13 +46,13 @@ def test_scaled_reaches_the_same_place_in_a_larger_grid() -> None:
     st.lists(boxes, max_size=3),
     st.sampled_from([(128, 128, 32), (130, 140, 32), (64, 64, 64), (90, 100, 48)]),
 )
-def test_masks_equal_the_notebooks(found: list[Box], shape: tuple[int, int, int]) -> None:
+def test_masks_equal_the_notebooks(drawn: list[Box], shape: tuple[int, int, int]) -> None:
     rows, columns, size = shape
     full = np.zeros((rows, columns))
-    for box in found:
+    for box in drawn:
         full[box.y : box.y + box.height, box.x : box.x + box.width] = 1
-    # float32 weights on both sides: a sample of exactly one half must fall the same way
+    # both use float32 weights; samples of exactly one half may be rounded differently
     expected = resize(full, (size, size), mode="reflect", anti_aliasing=False)
-    drawn = draw_mask(found, rows, columns, size)
+    mask = draw_mask(drawn, rows, columns, size)
     clear = np.abs(expected - 0.5) > 1e-6
-    assert np.array_equal(drawn[clear], (expected > 0.5)[clear])
+    assert np.array_equal(mask[clear], (expected > 0.5)[clear])

@@ -73,8 +73,8 @@ def test_label_index_holds_new_labels_to_the_champions(world: World, run: Run, t
     assert [status for status, _, _ in (first, same, other)] == [0, 0, 0]
     assert "drift" not in first[2] + same[2]  # at first there was no champion
     assert "drift: labels: 0% positive, but 5" in other[2]
-    summary = json.loads((tmp_path / "other/summary.json").read_text())
-    assert summary["drift"][0]["name"] == "labels"
+    manifest = json.loads((tmp_path / "other/manifest.json").read_text())
+    assert manifest["drift"][0]["name"] == "labels"
 
 
 def test_plan_holds_new_images_to_the_models(world: World, run: Run, tmp_path: Path) -> None:

@@ -50,15 +50,17 @@ def test_the_same_inputs_give_the_same_bytes_and_other_inputs_are_rejected(
     small: list[object], run: Run, tmp_path: Path, write: Write
 ) -> None:
     assert run(*small)[0] == 0
-    first = (tmp_path / "d/index.parquet").read_bytes()
+    first = next((tmp_path / "d").glob("index-*.parquet")).read_bytes()
     status, out, _ = run(*small)
     assert (status, "complete already" in out) == (0, True)
     elsewhere = [*small[:6], tmp_path / "again", *small[7:]]
     assert run(*elsewhere)[0] == 0
-    assert (tmp_path / "again/index.parquet").read_bytes() == first
+    assert next((tmp_path / "again").glob("index-*.parquet")).read_bytes() == first
     status, _, error = run(*small, "--seed", 1)
     assert status == 2
-    assert error.endswith("manifest.json: made from other inputs (seed was 0, now 1); choose another --out")
+    assert error.endswith(
+        "manifest.json: made from other inputs (seed was 0, now 1); choose another place (option --out)"
+    )
 
 
 def test_nobody_is_on_both_sides(small: list[object], run: Run, tmp_path: Path, write: Write) -> None:
@@ -90,7 +92,7 @@ def test_split_fractions_are_met() -> None:
         ("extra,1,2,3,4,1\n", None, "label without image 1"),
         ("", "p0", "image without label 1"),
         ("p1,40,2,9,4,1\n", None, "a box outside the image 1"),
-        ("p1,a,2,9,4,1\n", None, "text where a number belongs 1"),
+        ("p1,a,2,9,4,1\n", None, "text where a number is expected 1"),
     ],
 )
 def test_rejections_end_with_2_and_counts_unless_allowed(
@@ -102,15 +104,16 @@ def test_rejections_end_with_2_and_counts_unless_allowed(
     status, _, error = run(*small)
     assert status == 2
     patients = 7 if rows.startswith("extra") else 6
-    assert f"error: 1 of {patients} patients rejected ({said}), more than --max-rejected 0.01 allows" in error
+    assert f"error: 1 of {patients} patients rejected ({said}); the allowed share is 0.01; fix" in error
+    assert error.endswith("(option --max-rejected)")
     assert not (tmp_path / "d").exists()
     status, out, _ = run(*small, "--max-rejected", 0.2)
     assert status == 0
     assert f"rejected: {said}" in out
-    summary = json.loads((tmp_path / "d/summary.json").read_text())
-    assert len(summary["rejected_patients"]) == 1
+    manifest = json.loads((tmp_path / "d/manifest.json").read_text())
+    assert len(manifest["rejected"]) == 1
     left = read_index(Dataset(objects.absolute(str(tmp_path / "d"))))
-    assert summary["rejected_patients"][0]["patient_id"] not in {exam.patient_id for exam in left}
+    assert manifest["rejected"][0]["patient_id"] not in {exam.patient_id for exam in left}
 
 
 def test_an_unreadable_image_and_a_missing_group_are_rejected(
@@ -130,7 +133,7 @@ def test_an_unreadable_image_and_a_missing_group_are_rejected(
         ("--labels", "nowhere.csv", "nowhere.csv: there is no such object"),
         ("--images", "nowhere", "nowhere: no images there (objects named ID.dcm); 0 other objects"),
         ("--groups", "nowhere.csv", "nowhere.csv: there is no such object"),
-        ("--valid-fraction", 0, "no image in the valid split: 6 images at --valid-fraction 0 and --seed 0"),
+        ("--valid-fraction", 0, "no image in the valid split: 6 images with valid_fraction 0 and seed 0"),
         (
             "--valid-fraction",
             2,

@@ -8,6 +8,7 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from lobar.imaging import dicom, loader
+from lobar.imaging.loader import Decoded, Rejected
 from lobar.imaging.sampling import Sampling
 from lobar.storage import objects
 from tests.conftest import make_dicom, smooth_noise
@@ -37,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    rejected: dict[str, str] = {}
-    found = loader.decoded(items(folder), 64, Sampling.AREA, rejected)
-    return {item.patient_id: image.levels for item, image in found}, rejected
+    images = list(loader.decoded(items(folder), 64, Sampling.AREA))
+    rejected = {image.item.patient_id: image.reason for image in images if isinstance(image, Rejected)}
+    return {image.item.patient_id: image.levels for image in images if isinstance(image, Decoded)}, rejected
 
 
 def test_images_come_in_order_from_every_encoding(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The right grey levels from every encoding, held against the formulas of the standard."""
+"""Grey levels from every encoding, compared with the formulas of the standard."""
 
 import io
 from pathlib import Path
@@ -26,7 +26,7 @@ from lobar.imaging import pixels
 from tests.conftest import make_dicom, smooth_noise
 
 FIXTURES = Path(__file__).parent / "fixtures"
-# 12 bits, of another height than width, from 5 to 4085
+# 12 bits, height and width differ, values from 5 to 4085
 TWELVE = np.clip(smooth_noise(64, 48).astype(np.uint16) * 16 + 5, 5, 4085)
 STORED = {"BitsStored": 12, "HighBit": 11}
 RAW = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
@@ -36,7 +36,7 @@ RESCALE = {"RescaleSlope": 2, "RescaleIntercept": -100}
 
 def grey(data: bytes) -> np.ndarray:
     dataset = pydicom.dcmread(io.BytesIO(data))
-    return pixels.grey(dataset, dataset.Rows, dataset.Columns, 1)
+    return pixels.grey_levels(dataset, dataset.Rows, dataset.Columns, 1)
 
 
 def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -45,14 +45,14 @@ def stretched(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("syntax", ENCODINGS, ids=lambda syntax: syntax.name)
-def test_ten_to_sixteen_bits_become_the_range_of_their_values(syntax: UID, bits: int) -> None:
+def test_ten_to_sixteen_bits_are_scaled_from_the_range_of_their_values(syntax: UID, bits: int) -> None:
     stored = TWELVE >> 2 if bits == 10 else TWELVE << (bits - 12)
     data = make_dicom(stored, syntax, BitsStored=bits, HighBit=bits - 1)
     assert np.array_equal(grey(data), stretched(stored, stored.min(), stored.max()))
 
 
 @pytest.mark.parametrize("syntax", ENCODINGS, ids=lambda syntax: syntax.name)
-def test_eight_bits_come_as_they_are_stored(syntax: UID) -> None:
+def test_eight_bits_keep_their_stored_values(syntax: UID) -> None:
     stored = smooth_noise(64, 48) // 2 + 30
     assert np.array_equal(grey(make_dicom(stored, syntax)), stored)
 
@@ -63,7 +63,7 @@ def test_eight_bits_come_as_they_are_stored(syntax: UID) -> None:
         # PS3.3 C.11.2.1.2.1: a window of width w about c goes from c - 0.5 - (w-1)/2 to c - 0.5 + (w-1)/2
         ({"WindowCenter": 2000, "WindowWidth": 1001}, 1499.5, 2499.5),
         ({"WindowCenter": [2000, 5], "WindowWidth": [1001, 9]}, 1499.5, 2499.5),
-        # wider than the image: what is grey stays grey
+        # wider than the range of the values
         ({"WindowCenter": 2048, "WindowWidth": 8193}, -2048.5, 6143.5),
         # after the rescale, in its units: 2 x - 100
         ({"WindowCenter": 3900, "WindowWidth": 2001, **RESCALE}, 1499.75, 2499.75),
@@ -77,11 +77,11 @@ def test_window_and_rescale(elements: dict[str, object], low: float, high: float
         TWELVE, ExplicitVRLittleEndian, **STORED, PhotometricInterpretation=photometric, **elements
     )
     expected = stretched(TWELVE, low, high).astype(int)
-    found = grey(data).astype(int)
-    assert np.abs(found - (255 - expected if photometric == "MONOCHROME1" else expected)).max() <= 1
+    levels = grey(data).astype(int)
+    assert np.abs(levels - (255 - expected if photometric == "MONOCHROME1" else expected)).max() <= 1
 
 
-def test_a_window_is_the_same_in_jpeg_as_in_raw_pixels() -> None:
+def test_a_window_gives_the_same_levels_for_jpeg_and_raw_pixels() -> None:
     stored, window = smooth_noise(256, 256), {"WindowCenter": 128, "WindowWidth": 100}
     jpeg, raw = (
         grey(make_dicom(stored, syntax, **window)).astype(int)
@@ -100,18 +100,16 @@ def test_a_window_is_the_same_in_jpeg_as_in_raw_pixels() -> None:
         {"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 4},
     ],
 )
-def test_padding_is_black_and_does_not_count_for_the_range(
-    elements: dict[str, int], photometric: str
-) -> None:
+def test_padding_is_black_and_excluded_from_the_range(elements: dict[str, int], photometric: str) -> None:
     stored = TWELVE.copy()
     stored[:10] = elements["PixelPaddingValue"]
     stored[:5] = elements.get("PixelPaddingRangeLimit", elements["PixelPaddingValue"])
-    found = grey(
+    levels = grey(
         make_dicom(stored, ExplicitVRLittleEndian, PhotometricInterpretation=photometric, **elements)
     )
     expected = stretched(TWELVE, TWELVE[10:].min(), TWELVE[10:].max())
-    assert not found[:10].any()
-    assert np.array_equal(found[10:], 255 - expected[10:] if photometric == "MONOCHROME1" else expected[10:])
+    assert not levels[:10].any()
+    assert np.array_equal(levels[10:], 255 - expected[10:] if photometric == "MONOCHROME1" else expected[10:])
 
 
 def test_signed_pixels() -> None:
@@ -120,12 +118,12 @@ def test_signed_pixels() -> None:
         assert np.array_equal(grey(make_dicom(stored, syntax)), stretched(TWELVE, TWELVE.min(), TWELVE.max()))
 
 
-def test_bits_beyond_those_that_are_stored_do_not_count() -> None:
-    """Older files keep an overlay there."""
+def test_bits_above_bits_stored_are_ignored() -> None:
+    """Older files store an overlay there."""
     overlaid = TWELVE | np.uint16(1 << 14)
     overlaid[::2] = TWELVE[::2]
-    found = grey(make_dicom(overlaid, ExplicitVRLittleEndian, **STORED))
-    assert np.array_equal(found, stretched(TWELVE, TWELVE.min(), TWELVE.max()))
+    levels = grey(make_dicom(overlaid, ExplicitVRLittleEndian, **STORED))
+    assert np.array_equal(levels, stretched(TWELVE, TWELVE.min(), TWELVE.max()))
 
 
 @pytest.mark.parametrize(
@@ -159,21 +157,21 @@ def test_jpeg_lossless_and_extended(syntax: UID, named: int, bits: int, tmp_path
 
 
 def test_a_jpeg_of_12_bits_from_another_encoder() -> None:
-    """libjpeg-turbo decodes values of 0 to 264 from it, which become these."""
-    found = grey(Path(str(get_testdata_file("JPGExtended.dcm"))).read_bytes())
-    assert [*map(int, (found.sum(), found[141, 139], found[236, 139]))] == [3640291, 98, 147]
+    """libjpeg-turbo decodes it to values from 0 to 264, which become these levels."""
+    levels = grey(Path(str(get_testdata_file("JPGExtended.dcm"))).read_bytes())
+    assert [*map(int, (levels.sum(), levels[141, 139], levels[236, 139]))] == [3640291, 98, 147]
 
 
 @pytest.mark.parametrize("name", ["htj2k", "htj2k_lossless"])
 def test_high_throughput_jpeg_2000(name: str) -> None:
     """Both are this module's TWELVE, encoded by OpenJPH."""
     expected = stretched(TWELVE, TWELVE.min(), TWELVE.max()).astype(int)
-    found = grey((FIXTURES / f"{name}.dcm").read_bytes())
-    assert np.abs(found - expected).max() <= (2 if name == "htj2k" else 0)
+    levels = grey((FIXTURES / f"{name}.dcm").read_bytes())
+    assert np.abs(levels - expected).max() <= (2 if name == "htj2k" else 0)
 
 
 @pytest.mark.parametrize("name", ["bigendian", "expb", "implicit", "RLE", "jp2klossless", "jpeg_ls_lossless"])
-def test_pydicoms_own_files_of_one_image_are_one_image(name: str) -> None:
+def test_pydicoms_files_of_one_image_decode_to_the_same_levels(name: str) -> None:
     one, other = (
         Path(str(get_testdata_file(file))).read_bytes() for file in ("MR_small.dcm", f"MR_small_{name}.dcm")
     )
@@ -182,10 +180,10 @@ def test_pydicoms_own_files_of_one_image_are_one_image(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mono1", "12in16", "rle", "jpegls", "j2k_lossless", "implicitLE"])
-def test_one_real_image_in_other_encodings_is_the_same(real_data: Path, name: str) -> None:
+def test_a_real_image_decodes_to_the_same_levels_in_other_encodings(real_data: Path, name: str) -> None:
     one, other = (
-        grey((real_data / f"dicom_compat/rsna_00436515_{each}.dcm").read_bytes())
-        for each in ("explicitLE", name)
+        grey((real_data / f"dicom_compat/rsna_00436515_{encoding}.dcm").read_bytes())
+        for encoding in ("explicitLE", name)
     )
     assert np.array_equal(one, other)
 
@@ -195,7 +193,7 @@ def test_one_real_image_in_other_encodings_is_the_same(real_data: Path, name: st
     [("RG1_J2KI", 0, 30000), ("Fake_MONOHR1", 0, 255), ("udacity_test1", 0, 255)],
 )
 def test_other_real_images(real_data: Path, name: str, low: int, high: int) -> None:
-    """A window of the whole range, an inverted twin, and a DX."""
+    """A window of the full range, an inverted copy, and a DX image."""
     data = (real_data / f"dicom_compat/{name}.dcm").read_bytes()
     dataset = pydicom.dcmread(io.BytesIO(data))
     expected = stretched(dataset.pixel_array, low, high).astype(int)

@@ -1,4 +1,4 @@
-"""What is no image of ours is rejected with what was found, whatever it holds; nothing else is raised."""
+"""Unusable files are rejected with the reason, whatever they contain; nothing else is raised."""
 
 import io
 from pathlib import Path
@@ -20,47 +20,51 @@ from pydicom.uid import (
 
 from lobar.imaging.dicom import Header, RejectedImage, header, network_input
 from lobar.imaging.sampling import Sampling
-from lobar.imaging.sandbox import LostError
+from lobar.imaging.sandbox import WorkerLostError
 from tests.conftest import make_dicom, smooth_noise
 
-NO_CHEST = "only chests are read"
+NO_CHEST = "only chests are supported"
 
 
 @pytest.mark.parametrize(
-    ("elements", "said"),
+    ("elements", "message"),
     [
         ({"SamplesPerPixel": 3}, "3 samples per pixel"),
         ({"PhotometricInterpretation": "RGB"}, "PhotometricInterpretation is RGB"),
         ({"PhotometricInterpretation": None}, "PhotometricInterpretation is missing or unknown"),
         ({"PhotometricInterpretation": "DOE JOHN"}, "PhotometricInterpretation is missing or unknown"),
         ({"NumberOfFrames": 2}, "2 frames"),
-        ({"BitsAllocated": 1}, "1 bits a pixel; 8 and 16 are read"),
-        ({"BitsAllocated": 32}, "32 bits a pixel; 8 and 16 are read"),
-        ({"BitsAllocated": None}, "0 bits a pixel; 8 and 16 are read"),
-        ({"Rows": 0}, "0 rows x 256 columns; from 1 to 16384 are read"),
+        ({"BitsAllocated": 1}, "1 bits per pixel; only 8 and 16 are supported"),
+        ({"BitsAllocated": 32}, "32 bits per pixel; only 8 and 16 are supported"),
+        ({"BitsAllocated": None}, "0 bits per pixel; only 8 and 16 are supported"),
+        ({"Rows": 0}, "0 rows x 256 columns; 1 to 16384 of each are supported"),
         ({"Columns": 60000}, "256 rows x 60000 columns"),
-        ({"Rows": 8192, "Columns": 8192}, "8192 rows x 8192 columns; .* 33,554,432 pixels in all"),
-        ({"Rows": None}, "it holds no image, or ends before it does"),
-        ({"Rows": 200}, "the JPEG has another size than the header's 200 x 256: 256 x 256"),
+        ({"Rows": 8192, "Columns": 8192}, "8192 rows x 8192 columns; .* at most 33,554,432 pixels"),
+        ({"Rows": None}, "it contains no image, or the file is truncated"),
+        ({"Rows": 200}, "the JPEG has 256 rows x 256 columns; the DICOM header says 200 x 256"),
         ({"PixelData": None}, "no pixel data"),
         (
             {"PixelData": b"\xfe\xff\x00\xe0" + bytes(4) + b"no item!"},
             "damaged pixel data: no encapsulated frame",
         ),
-        ({"PixelData": encapsulate([b"no image \xff\xd9"])}, "damaged JPEG: it has no header"),
-        ({"PixelData": encapsulate([b"\xff\xd8\xff\xd9"])}, "damaged JPEG: it has no header"),
-        ({"TransferSyntaxUID": "1.2.840.10008.1.2.4.100"}, "transfer syntax is MPEG2 .*, which is not read"),
-        ({"Modality": "CT"}, r"Modality is CT; radiographs \(CR, DX, RG, OT\) are read"),
-        ({"Modality": "DOE JOHN"}, "Modality is another than these; radiographs"),
+        (
+            {"PixelData": encapsulate([b"not an image \xff\xd9"])},
+            "damaged JPEG: it has no readable frame header",
+        ),
+        ({"PixelData": encapsulate([b"\xff\xd8\xff\xd9"])}, "damaged JPEG: it has no readable frame header"),
+        (
+            {"TransferSyntaxUID": "1.2.840.10008.1.2.4.100"},
+            "transfer syntax is MPEG2 .*; it is not supported",
+        ),
+        ({"Modality": "CT"}, r"Modality is CT; only radiographs \(CR, DX, RG, OT\) are supported"),
+        ({"Modality": "DOE JOHN"}, "Modality is unknown; only radiographs"),
         ({"BodyPartExamined": "HAND"}, NO_CHEST),
         ({"BodyPartExamined": "RIBCAGE"}, NO_CHEST),
         ({"BodyPartExamined": "DOE^JOHN"}, NO_CHEST),
     ],
 )
-def test_what_cannot_be_an_image_is_rejected_with_what_was_found(
-    elements: dict[str, object], said: str
-) -> None:
-    with pytest.raises(RejectedImage, match=said) as rejected:
+def test_unusable_headers_are_rejected_with_the_reason(elements: dict[str, object], message: str) -> None:
+    with pytest.raises(RejectedImage, match=message) as rejected:
         network_input(make_dicom(smooth_noise(256, 256), **elements), 64, Sampling.AREA)
     assert "DOE" not in str(rejected.value)
 
@@ -69,7 +73,7 @@ def test_what_cannot_be_an_image_is_rejected_with_what_was_found(
 def test_an_unknown_or_missing_transfer_syntax_is_rejected(named: bytes) -> None:
     data = make_dicom(smooth_noise(64, 64)).replace(b"1.2.840.10008.1.2.4.50", named.ljust(22, b"\0"))
     for read in (header, lambda data: network_input(data, 64, Sampling.AREA)):
-        with pytest.raises(RejectedImage, match="transfer syntax is missing or unknown, which is not read"):
+        with pytest.raises(RejectedImage, match="transfer syntax is missing or unknown; it is not supported"):
             read(data)
 
 
@@ -79,44 +83,44 @@ def jpeg(pixels: np.ndarray, **options: object) -> bytes:
     return body.getvalue()
 
 
-def test_a_frame_may_have_any_segments_before_its_header() -> None:
+def test_a_jpeg_may_have_any_segments_before_its_frame_header() -> None:
     pixels = smooth_noise(256, 256)
-    frame = jpeg(pixels, quality=95, comment=b"\xff\xc0 is no marker here", dpi=(72, 72))
+    frame = jpeg(pixels, quality=95, comment=b"\xff\xc0 is not a marker here", dpi=(72, 72))
     filled = frame[:2] + b"\xff\xff" + frame[2:]
-    for each in (frame, filled):
-        levels, _ = network_input(make_dicom(pixels, PixelData=encapsulate([each])), 256, Sampling.AREA)
+    for variant in (frame, filled):
+        levels, _ = network_input(make_dicom(pixels, PixelData=encapsulate([variant])), 256, Sampling.AREA)
         assert np.abs(levels.astype(int) - pixels).mean() < 3
 
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
-def test_frames_of_another_size_are_rejected_in_other_encodings_too(syntax: UID) -> None:
+def test_frames_of_another_size_are_rejected_in_other_encodings(syntax: UID) -> None:
     for size in (32, 128):
-        with pytest.raises(RejectedImage, match=r"another size than the header's|cannot be decoded"):
+        with pytest.raises(RejectedImage, match=r"the DICOM header says|cannot be decoded"):
             network_input(make_dicom(smooth_noise(64, 64), syntax, Rows=size), 32, Sampling.AREA)
 
 
 def png() -> bytes:
-    """What OpenCV would decode as readily, with an end marker behind it."""
+    """A PNG, which OpenCV would decode too, with a JPEG end marker."""
     return cv2.imencode(".png", smooth_noise(256, 256))[1].tobytes() + b"\xff\xd9"
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("frame", "message"),
     [
         (jpeg(np.stack([smooth_noise(256, 256)] * 3, axis=-1)), "in colour or not baseline"),
         (jpeg(smooth_noise(256, 256), progressive=True), "in colour or not baseline"),
         (jpeg(smooth_noise(256, 256))[:-2], "truncated JPEG: its end marker is missing"),
-        (png(), "damaged JPEG: it has no header"),
-        # a header alone, which asks for four gigabytes
+        (png(), "damaged JPEG: it has no readable frame header"),
+        # a frame header that declares four gigabytes
         (
             jpeg(smooth_noise(256, 256)).replace(b"\x08\x01\x00\x01\x00", b"\x08\xff\xdc\xff\xdc"),
-            "65500 x 65500",
+            "65500 rows x 65500 columns",
         ),
     ],
     ids=["colour", "progressive", "without its end", "another format", "huge"],
 )
-def test_a_frame_that_is_no_baseline_jpeg_of_this_size_is_not_decoded(frame: bytes, said: str) -> None:
-    with pytest.raises(RejectedImage, match=said):
+def test_only_a_baseline_jpeg_of_the_right_size_is_decoded(frame: bytes, message: str) -> None:
+    with pytest.raises(RejectedImage, match=message):
         network_input(make_dicom(smooth_noise(256, 256), PixelData=encapsulate([frame])), 64, Sampling.AREA)
 
 
@@ -125,22 +129,22 @@ def test_raw_pixels_of_the_wrong_length_are_rejected(length: int) -> None:
     pixels = smooth_noise(256, 256)
     data = make_dicom(pixels, ExplicitVRLittleEndian, PixelData=(pixels.tobytes() * 2)[:length])
     with pytest.raises(
-        RejectedImage, match=f"{length} bytes of pixel data; 65536 are needed" if length else "no pix"
+        RejectedImage, match=f"{length} bytes of pixel data; expected 65536" if length else "no pix"
     ):
         network_input(data, 64, Sampling.AREA)
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, ExplicitVRLittleEndian, RLELossless])
-def test_an_image_of_one_level_is_none(syntax: UID, level: int) -> None:
-    with pytest.raises(RejectedImage, match="every pixel is the same: there is no image"):
+def test_an_image_of_one_grey_level_is_rejected(syntax: UID, level: int) -> None:
+    with pytest.raises(RejectedImage, match="all pixels have the same value"):
         network_input(make_dicom(np.full((64, 64), level, np.uint8), syntax), 64, Sampling.AREA)
 
 
-def test_a_deflated_file_is_rejected_before_it_unfolds() -> None:
+def test_a_deflated_file_is_rejected_before_it_expands() -> None:
     deflated = Path(str(get_testdata_file("image_dfl.dcm"))).read_bytes()
     for read in (header, lambda data: network_input(data, 64, Sampling.AREA)):
-        with pytest.raises(RejectedImage, match="deflated: a small file could unfold to any size"):
+        with pytest.raises(RejectedImage, match="deflated: a small file could expand to any size"):
             read(deflated)
 
 
@@ -161,20 +165,20 @@ def test_damaged_header_values_are_rejected_whatever_the_parser_raises(elements:
         network_input(data, 64, Sampling.AREA)
 
 
-@pytest.mark.parametrize("place", ["lobar.imaging.dicom.dcmread", "lobar.pixels.cv2.imdecode"])
-def test_want_of_memory_is_not_the_files_fault(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("function", ["lobar.imaging.dicom.dcmread", "lobar.imaging.pixels.cv2.imdecode"])
+def test_lack_of_memory_is_not_a_rejection(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
     error = cv2.error("out of memory")
     error.code = cv2.Error.StsNoMem  # as OpenCV sets it
 
     def no_memory(*_: object, **options: object) -> None:
-        raise error if "cv2" in place else MemoryError
+        raise error if "cv2" in function else MemoryError
 
-    monkeypatch.setattr(place, no_memory)
+    monkeypatch.setattr(function, no_memory)
     with pytest.raises(MemoryError):
         network_input(make_dicom(smooth_noise(64, 64)), 64, Sampling.AREA)
 
 
-def test_files_that_are_no_dicom_are_rejected() -> None:
+def test_files_that_are_not_dicom_are_rejected() -> None:
     whole = make_dicom(smooth_noise(64, 64))
     for data in (b"", b"patientId,x\n", b"\0" * 5000, whole[128:], whole[132:], whole[1:]):
         for read in (header, lambda data: network_input(data, 64, Sampling.AREA)):
@@ -190,16 +194,19 @@ def test_files_that_are_no_dicom_are_rejected() -> None:
 def test_every_truncation_is_rejected(syntax: UID) -> None:
     data = make_dicom(smooth_noise(64, 64), syntax)
     assert network_input(data, 64, Sampling.AREA)
-    # nothing is lost with the last four bytes, the length of the mark that ends encapsulated pixels
+    # the last four bytes of encapsulated pixels, the delimiter's length, may be missing
     for end in range(0, len(data) - 4 * syntax.is_encapsulated, 10):
         with pytest.raises(RejectedImage):
             network_input(data[:end], 64, Sampling.AREA)
 
 
-READABLE = {"JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm"}  # others are MR, CT, reports, colour, …
+READABLE = {
+    "JPEGLSNearLossless_08.dcm",
+    "JPEGLSNearLossless_16.dcm",
+}  # the others are MR, CT, reports, in colour, …
 
 
-def test_pydicoms_own_odd_and_broken_files_are_read_or_rejected() -> None:
+def test_pydicoms_unusual_and_broken_files_are_read_or_rejected() -> None:
     folder = Path(str(get_testdata_file("CT_small.dcm"))).parent
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(files) > 100
@@ -212,9 +219,9 @@ def test_pydicoms_own_odd_and_broken_files_are_read_or_rejected() -> None:
         assert read == (path.name in READABLE), path.name
 
 
-def test_a_decoder_that_gives_nothing_rejects_the_file() -> None:
-    def apart(*_: object) -> tuple[np.ndarray, Header]:
-        raise LostError("takes more than 60 seconds")
+def test_a_lost_decoder_rejects_the_file() -> None:
+    def sandbox(*_: object) -> tuple[np.ndarray, Header]:
+        raise WorkerLostError("took more than 60 seconds")
 
-    with pytest.raises(RejectedImage, match="its decoder takes more than 60 seconds"):
-        network_input(make_dicom(smooth_noise(64, 64), RLELossless), 64, Sampling.AREA, apart)
+    with pytest.raises(RejectedImage, match="its decoder took more than 60 seconds"):
+        network_input(make_dicom(smooth_noise(64, 64), RLELossless), 64, Sampling.AREA, sandbox)

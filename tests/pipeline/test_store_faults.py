@@ -5,6 +5,7 @@ report drawn: the policy's times are shortened for most tests, and what takes lo
 """
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -288,11 +289,14 @@ def test_a_missing_bucket_is_named_at_once(
     check_rejected(run, proxy, command, "s3://no-such-bucket/here", requests)
 
 
-@pytest.mark.parametrize("missing", ["plan.json", "plan/0000.parquet"])
+@pytest.mark.parametrize("missing", ["plan.json", "slice"])
 def test_a_missing_object_is_named_at_once(
     missing: str, golden: dict[str, Job], proxy: Proxy, place: str, run: Run
 ) -> None:
     command = golden["predict"].at(place)
+    if missing == "slice":
+        first = json.loads(store.read(f"{place}/plan.json"))["slices"][0]
+        missing = f"plan/{first}.parquet"
     store.remove(f"{place}/{missing}")
     check_rejected(run, proxy, command, f"{place}/{missing}: ", 1 if missing == "plan.json" else 2)
 

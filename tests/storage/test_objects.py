@@ -24,7 +24,7 @@ STORES = ["file", "memory", "s3", "minio"]
 
 @pytest.fixture(params=STORES, scope="module")
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A place on each store that is there; MinIO's tests are skipped by name where it is not."""
+    """A URL in each available store; MinIO's tests are skipped if it is not installed."""
     if request.param == "file":
         yield objects.absolute(str(tmp_path_factory.mktemp("store")))
     elif request.param == "memory":
@@ -46,7 +46,7 @@ NAMES = ["a.csv", "deep/er/b", "with space", "ünïcode-肺", "100%", "a%20b", "
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("content", [b"", b"bytes\0\n"])
-def test_what_is_published_is_listed_and_read_back(root: str, name: str, content: bytes) -> None:
+def test_published_objects_are_listed_and_read_back(root: str, name: str, content: bytes) -> None:
     url = objects.join(root, name)
     assert not objects.exists(url)
     objects.publish(url, content)
@@ -63,40 +63,42 @@ def test_what_is_published_is_listed_and_read_back(root: str, name: str, content
 
 
 @pytest.mark.parametrize("store", ["memory", "s3", "minio"], indirect=True)
-def test_a_name_that_climbs_is_rejected(root: str) -> None:
-    with pytest.raises(InputError, match=r"stores disagree on what '\.\.' means in a URL"):
+def test_parent_references_in_keys_are_rejected(root: str) -> None:
+    with pytest.raises(InputError, match=r"'\.\.' means different things to different stores"):
         objects.publish(objects.join(root, "a/../b"), b"")
 
 
 def test_a_listing_is_complete_beyond_a_page_and_sorted(root: str) -> None:
     names = [f"{i % 7}/{i:04d}" for i in range(2500)]
-    places = [filesystem.place_of(objects.join(root, name)) for name in names]
+    locations = [filesystem.locate(objects.join(root, name)) for name in names]
     for name in names[:7]:
-        objects.publish(objects.join(root, name), b"makes the folder")
-    work = zip(places, names, strict=True)
-    list(in_order(lambda pair: filesystem.start(pair[0].ask("pipe_file", pair[1].encode())), work, ahead=32))
-    found = objects.list_objects(root)
-    assert [item.url for item in found] == sorted(objects.join(root, name) for name in names)
-    bodies = [body for _, body in objects.read_many(found)]
+        objects.publish(objects.join(root, name), b"creates the folder")
+    work = zip(locations, names, strict=True)
+    list(
+        in_order(lambda pair: filesystem.submit(pair[0].call("pipe_file", pair[1].encode())), work, ahead=32)
+    )
+    listed = objects.list_objects(root)
+    assert [item.url for item in listed] == sorted(objects.join(root, name) for name in names)
+    bodies = [body for _, body in objects.read_many(listed)]
     assert bodies == sorted(name.encode() for name in names)
 
 
-def test_a_listing_sees_at_once_what_others_wrote(root: str) -> None:
+def test_a_listing_shows_new_objects_at_once(root: str) -> None:
     for count, name in enumerate(("b", "c/d", "a"), start=1):
-        filesystem.run(filesystem.place_of(root).ask("find"))
+        filesystem.run_sync(filesystem.locate(root).call("find"))
         objects.publish(objects.join(root, name), b"1")
         assert len(objects.list_objects(root)) == count
         assert objects.exists(objects.join(root, name))
 
 
-def test_nothing_is_listed_where_nothing_is_and_a_prefix_is_no_folder(root: str) -> None:
+def test_an_empty_folder_is_an_empty_list_and_a_prefix_is_not_a_folder(root: str) -> None:
     assert objects.list_objects(root) == []
     objects.publish(objects.join(root, "ab/c"), b"1")
     assert objects.list_objects(objects.join(root, "a")) == []
     assert not objects.exists(objects.join(root, "ab"))
 
 
-def test_publishing_again_replaces(root: str, tmp_path: Path) -> None:
+def test_publishing_again_replaces_the_object(root: str, tmp_path: Path) -> None:
     url = objects.join(root, "x")
     objects.publish(url, b"old and long")
     before = objects.with_etag(objects.list_objects(root)[0])
@@ -111,8 +113,8 @@ def test_publishing_again_replaces(root: str, tmp_path: Path) -> None:
     assert before.etag != after.etag
 
 
-def test_a_large_object_comes_back_whole(root: str, tmp_path: Path) -> None:
-    """More than 100 MB go up in parts where a store has them: then the etag is no MD5."""
+def test_a_large_object_is_read_back_completely(root: str, tmp_path: Path) -> None:
+    """Stores with multipart uploads use them above 100 MB; the etag is then not an MD5."""
     source = tmp_path / "source.bin"
     source.write_bytes(bytes(range(251)) * 420_000)
     objects.publish_file(objects.join(root, "x"), source)
@@ -121,27 +123,27 @@ def test_a_large_object_comes_back_whole(root: str, tmp_path: Path) -> None:
     assert body == source.read_bytes()
 
 
-def test_reading_many_keeps_order_and_stands_errors_for_their_objects(root: str) -> None:
+def test_reading_many_keeps_order_and_pairs_objects_with_their_errors(root: str) -> None:
     for i in range(200):
         objects.publish(objects.join(root, f"{i:03d}"), f"object {i:03d}".encode())
     items = [objects.with_etag(item) for item in objects.list_objects(root)]
     gone = Object(objects.join(root, "gone"), 1, "e")
     longer = Object(items[3].url, 100, items[3].etag)
     other = Object(items[4].url, items[4].bytes, items[5].etag)
-    found = list(objects.read_many([*items, gone, longer, other, items[6]]))
-    assert [body for _, body in found[:200]] == [f"object {i:03d}".encode() for i in range(200)]
-    assert found[203] == (items[6], b"object 006")
-    absent, replaced, same_size = (error for _, error in found[200:203])
+    listed = list(objects.read_many([*items, gone, longer, other, items[6]]))
+    assert [body for _, body in listed[:200]] == [f"object {i:03d}".encode() for i in range(200)]
+    assert listed[203] == (items[6], b"object 006")
+    absent, replaced, same_size = (error for _, error in listed[200:203])
     assert isinstance(absent, AbsentError)
     assert str(absent) == f"{gone.url}: there is no such object"
     for item, error in ((longer, replaced), (other, same_size)):
         assert isinstance(error, InputError)
         assert str(error).startswith(
-            f"{item.url}: its content is not the one that was listed ({item.bytes} bytes"
+            f"{item.url}: its content has changed since it was listed ({item.bytes} bytes"
         )
 
 
-def test_reading_many_holds_few_bodies_at_a_time(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_many_keeps_few_objects_in_memory(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "SMALL_BYTES", 1000)
     monkeypatch.setattr(objects, "AHEAD_BYTES", 10_000)
     for i in range(50):
@@ -174,43 +176,43 @@ def test_a_reader_sees_the_old_or_the_new_while_another_writes(root: str) -> Non
     assert objects.read(url) == versions[-1]
 
 
-def test_of_twenty_that_create_one_object_one_wins(root: str) -> None:
+def test_one_of_twenty_concurrent_creates_succeeds(root: str) -> None:
     url = objects.join(root, "000007.json")
-    together = threading.Barrier(20)
+    barrier = threading.Barrier(20)
 
     def create(i: int) -> bool:
-        together.wait()
+        barrier.wait()
         return objects.create(url, f"writer {i}".encode())
 
     with ThreadPoolExecutor(20) as pool:
-        won = list(pool.map(create, range(20)))
-    assert won.count(True) == 1
-    assert objects.read(url) == f"writer {won.index(True)}".encode()
+        created = list(pool.map(create, range(20)))
+    assert created.count(True) == 1
+    assert objects.read(url) == f"writer {created.index(True)}".encode()
 
 
-def test_creating_what_is_there_already_with_the_same_bytes_is_a_lost_reply(root: str) -> None:
+def test_creating_an_existing_object_with_the_same_bytes_succeeds(root: str) -> None:
     url = objects.join(root, "x")
     assert objects.create(url, b"mine")
     assert objects.create(url, b"mine")
-    assert not objects.create(url, b"another's")
+    assert not objects.create(url, b"other")
     assert objects.read(url) == b"mine"
     assert [item.url for item in objects.list_objects(root)] == [url]
 
 
-def test_the_probe_finds_create_kept_and_leaves_nothing(root: str) -> None:
+def test_the_probe_accepts_the_store_and_is_removed(root: str) -> None:
     objects.check_create(root)
     assert objects.list_objects(root) == []
 
 
-def test_a_probe_is_nobody_elses_object(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else two promotions, or a plan beside one, would take it for a record."""
+def test_a_probe_is_not_listed(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a concurrent promotion or plan would read it as a record."""
     monkeypatch.setattr(objects, "remove", lambda url: None)
     objects.check_create(root)
     assert objects.list_objects(root) == []
 
 
-def test_the_probe_names_a_store_that_ignores_preconditions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a store cannot be had here: this mock is memory that overwrites whatever it is told."""
+def test_the_probe_rejects_a_store_that_ignores_preconditions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No such server is available here: this mock is memory that always overwrites."""
 
     class Forgetful(MemoryFileSystem):
         protocol = "forgetful"
@@ -219,20 +221,18 @@ def test_the_probe_names_a_store_that_ignores_preconditions(monkeypatch: pytest.
             super().pipe_file(path, value)
 
     fsspec.register_implementation("forgetful", Forgetful, clobber=True)
-    with pytest.raises(InputError, match="this store puts an object where one is already"):
+    with pytest.raises(InputError, match="this store overwrites existing objects despite If-None-Match"):
         objects.check_create("forgetful:///registry")
     assert objects.list_objects("forgetful:///registry") == []
 
 
-def test_a_missing_object_is_named(root: str) -> None:
+def test_a_missing_object_is_reported(root: str) -> None:
     with pytest.raises(AbsentError, match="nowhere: there is no such object"):
         objects.read(objects.join(root, "nowhere"))
 
 
-@pytest.mark.parametrize(
-    "store", ["minio"], indirect=True
-)  # SeaweedFS makes a bucket of any name when it is used
-def test_a_missing_bucket_is_named(root: str) -> None:
+@pytest.mark.parametrize("store", ["minio"], indirect=True)  # SeaweedFS creates missing buckets
+def test_a_missing_bucket_is_reported(root: str) -> None:
     for attempt in (objects.list_objects, objects.read, lambda url: objects.publish(url, b"1")):
         with pytest.raises(InputError, match="s3://no-such-bucket/x: there is no such bucket"):
             attempt("s3://no-such-bucket/x")
@@ -240,7 +240,7 @@ def test_a_missing_bucket_is_named(root: str) -> None:
 
 @given(st.lists(st.binary(max_size=40), max_size=8))
 @settings(max_examples=20, deadline=None)
-def test_any_bytes_come_back(contents: list[bytes]) -> None:
+def test_any_bytes_are_read_back(contents: list[bytes]) -> None:
     root = f"memory:///{uuid.uuid4().hex}"
     for i, content in enumerate(contents):
         objects.publish(objects.join(root, str(i)), content)
@@ -259,12 +259,12 @@ def test_a_failed_publish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_where_an_object_should_be_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a folder stands where an object was expected"):
+def test_a_folder_in_place_of_an_object_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found a folder instead of an object"):
         objects.read(str(tmp_path))
 
 
-def test_an_unknown_scheme_is_named() -> None:
+def test_an_unknown_scheme_is_reported() -> None:
     with pytest.raises(InputError, match="nope://: Protocol not known: nope"):
         objects.read("nope://x/y")
 

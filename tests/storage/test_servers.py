@@ -1,4 +1,4 @@
-"""The S3 servers of tests and `make run`: what was put stays, keys hold, and nothing is left running."""
+"""The S3 servers of tests and `make run`: data persists, keys are checked, and no process is left running."""
 
 import re
 import signal
@@ -35,7 +35,7 @@ def client(server: Server, secret_key: str | None = None) -> Any:
 
 
 def commands(folder: Path) -> Iterator[str]:
-    """The command lines of all running processes that have `folder` in theirs."""
+    """The command lines, of all running processes, that contain `folder`."""
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = process.read_text().replace("\0", " ")
@@ -47,7 +47,7 @@ def commands(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Runs a shell line beside a server on tmp_path, which is the line's $0."""
+    """Runs a shell command with a server on tmp_path, which is the command's $0."""
     processes = []
 
     def start(line: str) -> subprocess.Popen[str]:
@@ -61,7 +61,7 @@ def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_objects_outlive_a_killed_server(server: Server, tmp_path: Path) -> None:
+def test_objects_survive_a_killed_server(server: Server, tmp_path: Path) -> None:
     with serve(server.kind, tmp_path) as first:
         make_bucket(first, "kept")
         client(first).put_object(Bucket="kept", Key="a/b", Body=b"content")
@@ -74,13 +74,13 @@ def test_objects_outlive_a_killed_server(server: Server, tmp_path: Path) -> None
             make_bucket(second, "kept")
 
 
-def test_only_the_right_keys_open_it(server: Server) -> None:
+def test_wrong_keys_are_rejected(server: Server) -> None:
     assert BUCKET in [bucket["Name"] for bucket in client(server).list_buckets()["Buckets"]]
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
         client(server, "0" * 40).list_buckets()
 
 
-def test_keys_are_neither_in_the_command_nor_in_the_log(server: Server) -> None:
+def test_keys_are_neither_in_the_command_line_nor_in_the_log(server: Server) -> None:
     process = Path(f"/proc/{server.process.pid}")
     command, log = (process / "cmdline").read_text(), (process / "fd/1").read_text()
     assert "server" in command
@@ -91,23 +91,23 @@ def test_keys_are_neither_in_the_command_nor_in_the_log(server: Server) -> None:
         assert Path(config).stat().st_mode & 0o777 == 0o600
 
 
-def test_only_loopback_is_listened_on(server: Server) -> None:
+def test_servers_listen_only_on_loopback(server: Server) -> None:
     process = Path(f"/proc/{server.process.pid}")
-    held = {str(file.readlink()) for file in (process / "fd").iterdir()}
+    sockets = {str(file.readlink()) for file in (process / "fd").iterdir()}
     rows = [row.split() for table in ("tcp", "tcp6") for row in (process / "net" / table).open()]
-    hosts = {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held}
+    hosts = {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
     assert hosts
     assert hosts <= LOOPBACK
 
 
-def test_a_folder_has_one_server(server: Server) -> None:
-    # another would write into the same files
+def test_a_folder_has_only_one_server(server: Server) -> None:
+    # a second one would write to the same files
     folder = Path(f"/proc/{server.process.pid}/fd/1").readlink().parent
-    with pytest.raises(OutsideError, match="runs on this folder already"), serve(server.kind, folder):
+    with pytest.raises(OutsideError, match="another server is using this folder"), serve(server.kind, folder):
         pass
 
 
-def test_the_command_has_the_servers_variables_and_gives_its_status(
+def test_the_command_gets_the_servers_variables_and_its_status_is_returned(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     line = "import fsspec; fsspec.filesystem('s3').pipe('lobar/x', b'1'); raise SystemExit(7)"
@@ -127,11 +127,11 @@ def test_a_signal_ends_the_command_and_the_server(
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 75
-    assert stderr == "error: interrupted (SIGTERM); run the same command again to go on\n"
+    assert stderr == "error: interrupted (SIGTERM); run the same command again to continue\n"
     assert [*commands(tmp_path)] == []
 
 
-def test_a_server_does_not_outlive_a_killed_caller(
+def test_a_server_ends_when_its_caller_is_killed(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = started("echo up; sleep 3")
@@ -151,4 +151,4 @@ def test_an_unknown_kind_is_rejected(tmp_path: Path) -> None:
     command = [*DEV_SERVERS, "gcs", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: gcs: there is no such server; choose s3 or minio\n"
+    assert done.stderr == "error: gcs: no such server; choose s3 or minio\n"

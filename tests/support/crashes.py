@@ -1,4 +1,4 @@
-"""A store that numbers the operations of a job, and lets it die or go wrong at a chosen one."""
+"""Numbers the storage operations of a job, and injects a crash or a fault at a chosen one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,54 +8,55 @@ from typing import Any
 
 import pytest
 
-from lobar.storage.filesystem import Place
+from lobar.storage.filesystem import Location
 
 CHANGES = ("pipe_file", "put_file", "rm_file")
 
 
 class Kind(StrEnum):
-    """What happens at an operation."""
+    """What happens at the chosen operation."""
 
-    before = "dies before it"
-    after = "dies after it"
+    before = "crashes before it"
+    after = "crashes after it"
     lost = "its reply is lost"
-    second = "a second writer comes first"
+    second = "a second writer is faster"
 
 
-class Death(BaseException):
-    """The process is gone: no handler of the job's may catch it, and nothing more reaches the store."""
+class Crash(BaseException):
+    """The process has ended: no handler of the job may catch this, and no operation reaches the store."""
 
 
 @dataclass
 class Numbering:
-    """Numbers every operation and notes it as `operation path`; one of them may go wrong."""
+    """Records every operation as `operation path`, and injects `kind` at number `at` (from 1)."""
 
     operations: list[str] = field(default_factory=list)
     kind: Kind | None = None
     at: int = 0
     other: Callable[[], None] = lambda: None
-    dead: bool = False
+    crashed: bool = False
 
-    async def ask(self, place: Place, operation: str, *arguments: Any, **options: Any) -> Any:
-        """What stands in for Place.ask."""
-        if self.dead:
-            raise Death
-        # of all operations put_file alone has its object second
-        self.operations.append(f"{operation} {arguments[0] if operation == 'put_file' else place.path}")
-        now = self.kind if len(self.operations) == self.at else None
-        if now is Kind.before:
-            self.dead = True
-            raise Death
-        if now is Kind.second:
+    async def call(self, location: Location, operation: str, *arguments: Any, **options: Any) -> Any:
+        """Replaces Location.call."""
+        if self.crashed:
+            raise Crash
+        # put_file is the only operation whose first argument is the local file
+        path = arguments[0] if operation == "put_file" else location.path
+        self.operations.append(f"{operation} {path}")
+        fault = self.kind if len(self.operations) == self.at else None
+        if fault is Kind.before:
+            self.crashed = True
+            raise Crash
+        if fault is Kind.second:
             self.other()
         try:
-            return getattr(place.fs, operation)(place.path, *arguments, **options)
+            return getattr(location.fs, operation)(location.path, *arguments, **options)
         finally:
-            # whatever the store answers does not come
-            if now is Kind.after:
-                self.dead = True
-                raise Death
-            if now is Kind.lost:
+            # replaces any result or error of the store
+            if fault is Kind.after:
+                self.crashed = True
+                raise Crash
+            if fault is Kind.lost:
                 raise ConnectionResetError("the reply is lost")
 
 
@@ -63,12 +64,12 @@ class Numbering:
 def numbered(
     kind: Kind | None = None, at: int = 0, other: Callable[[], None] = lambda: None
 ) -> Iterator[Numbering]:
-    """Number what a job asks of memory:// within the block; at number `at` something happens."""
+    """Number a job's operations on memory:// within the block, and inject `kind` at number `at`."""
     numbering = Numbering(kind=kind, at=at, other=other)
 
-    async def ask(place: Place, operation: str, *arguments: Any, **options: Any) -> Any:
-        return await numbering.ask(place, operation, *arguments, **options)
+    async def call(location: Location, operation: str, *arguments: Any, **options: Any) -> Any:
+        return await numbering.call(location, operation, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Place, "ask", ask)
+        patch.setattr(Location, "call", call)
         yield numbering

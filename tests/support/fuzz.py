@@ -1,10 +1,11 @@
-"""Read mutated files for a while: `python -m tests.support.fuzz SECONDS [SEED]`.
+"""Fuzzes the DICOM reader with mutated files: `python -m tests.support.fuzz SECONDS [SEED]`.
 
-Whatever the file, the reader gives an image or a rejection. What makes it raise anything else, hang, crash or
-take all memory is a find, kept in runs/fuzz; of the decoders that work in a process of their own that is no
-find but counted, since it rejects the file.
+Any file must give an image or a RejectedImage. A file that causes another exception, a hang, a crash or too
+much memory is a finding and is saved in runs/fuzz. The sandboxed decoders are an exception: they reject such
+a file, and it is only counted.
 """
 
+import hashlib
 import io
 import os
 import random
@@ -31,13 +32,12 @@ from pydicom.uid import (
 from lobar.core.concurrency import cpus
 from lobar.imaging.dicom import RejectedImage, network_input
 from lobar.imaging.loader import DECODER_MEMORY
-from lobar.imaging.pixels import harmless
+from lobar.imaging.pixels import decodes_in_process
 from lobar.imaging.sampling import Sampling
-from lobar.imaging.sandbox import LostError, Workers
-from lobar.storage import records
+from lobar.imaging.sandbox import WorkerLostError, Workers
 from tests.conftest import make_dicom, smooth_noise
 
-FINDS = Path("runs/fuzz")
+FINDINGS = Path("runs/fuzz")
 FIXTURES = Path(__file__).parents[1] / "imaging/fixtures"
 HEADER = 1500
 SECONDS = 10.0
@@ -49,32 +49,32 @@ SYNTAXES: tuple[UID, ...] = (
 
 @dataclass(frozen=True)
 class Seed:
-    """A good file and its encoding's name."""
+    """A valid file and the name of its encoding."""
 
     name: str
     data: bytes
 
 
 def seeds() -> list[Seed]:
-    """Small files in every encoding that can be made here, and the real films where they are."""
+    """Small files in every encoding that can be generated, and the real images if available."""
     pixels = smooth_noise(64, 48)
-    found = []
+    files = []
     for syntax in SYNTAXES:
         for stored in (pixels, pixels.astype(np.uint16) * 16):
             if stored.itemsize == 1 or syntax != JPEGBaseline8Bit:
                 window = {"WindowCenter": 100, "WindowWidth": 90, "RescaleSlope": 1, "RescaleIntercept": 0}
                 data = make_dicom(stored, syntax, BodyPartExamined="CHEST", Modality="CR", **window)
-                found.append(Seed(syntax.name, data))
-    found.append(Seed(JPEGBaseline8Bit.name, make_dicom(pixels)))
-    found += [Seed("HTJ2K", path.read_bytes()) for path in FIXTURES.glob("htj2k*.dcm")]
+                files.append(Seed(syntax.name, data))
+    files.append(Seed(JPEGBaseline8Bit.name, make_dicom(pixels)))
+    files += [Seed("HTJ2K", path.read_bytes()) for path in FIXTURES.glob("htj2k*.dcm")]
     if folder := os.environ.get("LOBAR_REAL_DATA"):
-        films = sorted(Path(folder, "rsna_sample/stage_2_train_images").glob("*.dcm"))
-        found += [Seed("a real film", film.read_bytes()) for film in films]
-    return found
+        images = sorted(Path(folder, "rsna_sample/stage_2_train_images").glob("*.dcm"))
+        files += [Seed("real image", image.read_bytes()) for image in images]
+    return files
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """The file with up to four mistakes, half of them in its header."""
+    """The file with one to four random changes, half of them in its header."""
     body = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         end = min(HEADER, len(body)) if rng.random() < 0.5 else len(body)
@@ -97,8 +97,8 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(body)
 
 
-def judged(data: bytes) -> str:
-    """What the reader makes of a file: `read`, or the beginning of its rejection."""
+def outcome_of(data: bytes) -> str:
+    """Read a file: `read`, or the start of its rejection."""
     try:
         levels, header = network_input(data, 32, Sampling.AREA)
     except RejectedImage as rejected:
@@ -110,48 +110,48 @@ def judged(data: bytes) -> str:
 
 
 def search(workers: Workers[..., str], until: float, seed: int, counts: Counter[str]) -> None:
-    """Mutate and read until it is time."""
+    """Mutate and read files until the time `until`."""
     rng = random.Random(seed)
-    good = seeds()
+    valid = seeds()
     while time.monotonic() < until:
-        chosen = rng.choice(good)
-        data = mutated(chosen.data, rng)
+        original = rng.choice(valid)
+        data = mutated(original.data, rng)
         try:
             outcome = workers(data)
-        except LostError as error:
+        except WorkerLostError as error:
             outcome = f"its decoder {error}"
-            if in_own_process(data):
-                keep(data, f"{chosen.name}: {error}")
-        except Exception as error:  # what the reader must not raise
-            outcome = f"FIND: {type(error).__name__}"
-            keep(data, f"{chosen.name}: {error!r}")
+            if reads_in_process(data):
+                save(data, f"{original.name}: {error}")
+        except Exception as error:  # the reader must not raise this
+            outcome = f"FINDING: {type(error).__name__}"
+            save(data, f"{original.name}: {error!r}")
         counts[outcome] += 1
 
 
-def in_own_process(data: bytes) -> bool:
-    """Whether a job would read it without a process apart."""
+def reads_in_process(data: bytes) -> bool:
+    """Whether a job would decode the file without the sandbox."""
     try:
-        return harmless(pydicom.dcmread(io.BytesIO(data)))
-    except Exception:  # the parser's own, which works in the job
+        return decodes_in_process(pydicom.dcmread(io.BytesIO(data)))
+    except Exception:  # raised by the parser, which is not sandboxed
         return True
 
 
-def keep(data: bytes, what: str) -> None:
-    """Keep a find."""
-    FINDS.mkdir(parents=True, exist_ok=True)
-    file = FINDS / f"{records.sha256(data)[:12]}.dcm"
+def save(data: bytes, message: str) -> None:
+    """Save a finding."""
+    FINDINGS.mkdir(parents=True, exist_ok=True)
+    file = FINDINGS / f"{hashlib.sha256(data).hexdigest()[:12]}.dcm"
     file.write_bytes(data)
-    print(f"find: {what}: {file}", flush=True)  # noqa: T201
+    print(f"finding: {message}: {file}", flush=True)  # noqa: T201
 
 
 def main(seconds: float, seed: int) -> None:
-    """Search on as many processes as there are CPUs, and print how often what came of it."""
+    """Search with one process per CPU, and print how often each outcome occurred."""
     counts: Counter[str] = Counter()
     until = time.monotonic() + seconds
-    with Workers(judged, SECONDS, DECODER_MEMORY) as workers, ThreadPoolExecutor(cpus()) as pool:
+    with Workers(outcome_of, SECONDS, DECODER_MEMORY) as workers, ThreadPoolExecutor(cpus()) as pool:
         searches = [pool.submit(search, workers, until, seed + n, counts) for n in range(cpus())]
-        for each in searches:
-            each.result()
+        for future in searches:
+            future.result()
     for outcome, count in counts.most_common():
         print(f"{count:9,}  {outcome}")  # noqa: T201
     print(f"{counts.total():9,}  files in all")  # noqa: T201

@@ -1,7 +1,7 @@
-"""An HTTP proxy in front of a store, which goes wrong when told to.
+"""An HTTP proxy in front of a store that injects faults.
 
-Requests are signed, so that nothing that a signature covers is altered on the way: method, path and query as
-they were written, headers with Host, body.
+Requests are signed, so everything that a signature covers is forwarded unchanged: method, path, query,
+headers including Host, and body.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from yarl import URL
 
 DELAY_SECONDS = 0.1
 HOP_BY_HOP = {"connection", "expect", "keep-alive", "transfer-encoding"}
-GARBAGE = b"no HTTP at all\r\n\r\n"
+GARBAGE = b"this is not HTTP\r\n\r\n"
 ABORT_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Kind(StrEnum):
-    """What can happen to a request. The last three happen to its answer: the store has carried it out."""
+    """The faults. The last three affect the reply, after the store has carried out the request."""
 
     delay = "delay"
     drop = "drop"
@@ -41,13 +41,13 @@ class Kind(StrEnum):
 
 
 CODES = {Kind.slow_down: "SlowDown", Kind.too_many: "TooManyRequests", Kind.internal: "InternalError"}
-OF_BODIES = {Kind.truncate, Kind.stall_in_body}
+BODY_FAULTS = {Kind.truncate, Kind.stall_in_body}
 
 
 @dataclass
 class Fault:
-    """Which requests a fault happens to: of those with this method and with `path` in their path, from the
-    `start`-th on every `every`-th one, `times` times at most. `seen` and `hit` count them.
+    """A fault and the requests it affects: of those with this method and with `path` in their path, every
+    `every`-th one from the `start`-th on, at most `times`. `seen` counts the candidates, `hit` the faults.
     """
 
     kind: Kind
@@ -60,22 +60,22 @@ class Fault:
     hit: int = field(default=0, init=False)
 
     def takes(self, request: web.Request) -> bool:
-        """Count a request, and say whether the fault happens to it."""
-        bodiless = self.kind in OF_BODIES and request.method != "GET"
-        if bodiless or self.method not in ("", request.method) or self.path not in request.raw_path:
+        """Count a request, and return whether the fault affects it."""
+        no_body = self.kind in BODY_FAULTS and request.method != "GET"
+        if no_body or self.method not in ("", request.method) or self.path not in request.raw_path:
             return False
         self.seen += 1
-        beyond = self.seen - self.start
-        if beyond < 0 or beyond % self.every or self.hit == self.times:
+        index = self.seen - self.start
+        if index < 0 or index % self.every or self.hit == self.times:
             return False
         self.hit += 1
         return True
 
 
 class Proxy:
-    """A proxy on a free port of 127.0.0.1, in a thread of its own, as long as the `with` block.
+    """A proxy on a free port of 127.0.0.1 that runs in its own thread for the length of the `with` block.
 
-    `requests` are the requests so far, as "METHOD path?query"; `fault` may be set at any time.
+    `requests` lists the requests so far as "METHOD path?query"; `fault` can be set at any time.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -101,7 +101,7 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
     async def _start(self) -> None:
-        # nothing is waited out and nothing is unpacked here: that is the client's to do
+        # no timeouts and no decompression here, they are up to the client
         self._client = aiohttp.ClientSession(
             auto_decompress=False,
             connector=aiohttp.TCPConnector(limit=0),
@@ -110,7 +110,7 @@ class Proxy:
         )
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        # a stalled request ends with its client, or with the proxy
+        # a stalled request ends when its client disconnects or the proxy stops
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -128,7 +128,7 @@ class Proxy:
         try:
             return await self._answer(request, kind)
         except aiohttp.ClientError:
-            # what a client without a proxy would see of a store that is gone
+            # as without a proxy, if the store has stopped
             return _reset(request)
 
     async def _answer(self, request: web.Request, kind: Kind | None) -> web.StreamResponse:
@@ -151,8 +151,8 @@ class Proxy:
         reply, body = await self._forward(request)
         if kind is Kind.lost_reply:
             return _close(request)
-        headers = _passed_on(reply.headers)
-        if kind not in OF_BODIES:
+        headers = _forwarded_headers(reply.headers)
+        if kind not in BODY_FAULTS:
             return web.Response(status=reply.status, reason=reply.reason, headers=headers, body=body or None)
         response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
         await response.prepare(request)
@@ -163,15 +163,15 @@ class Proxy:
 
     async def _forward(self, request: web.Request) -> tuple[aiohttp.ClientResponse, bytes]:
         url = URL(self.store + request.raw_path, encoded=True)
-        given = await request.read()
-        headers = _passed_on(request.headers)
+        body = await request.read()
+        headers = _forwarded_headers(request.headers)
         async with self._client.request(
-            request.method, url, headers=headers, data=given or None, allow_redirects=False
+            request.method, url, headers=headers, data=body or None, allow_redirects=False
         ) as reply:
             return reply, await reply.read()
 
 
-def _passed_on(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+def _forwarded_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in HOP_BY_HOP)
 
 
@@ -190,6 +190,6 @@ def _reset(request: web.Request) -> web.Response:
 
 
 def _rejection(kind: Kind) -> web.Response:
-    """An error as S3 words it."""
-    body = f"<Error><Code>{CODES[kind]}</Code><Message>the proxy was told to</Message></Error>"
+    """An error reply in S3's format."""
+    body = f"<Error><Code>{CODES[kind]}</Code><Message>injected by the proxy</Message></Error>"
     return web.Response(status=int(kind), text=body, content_type="application/xml")

@@ -18,16 +18,16 @@ import pytest
 from openvino import opset13 as ops
 
 from jobs.__main__ import main
-from lobar.evaluation import evaluate
 from lobar.evaluation.report import page
+from lobar.evaluation.scoring import Result
 from lobar.storage import objects as store
 from lobar.training import quantization, trainer
-from lobar.training.recipe import Options
+from lobar.training.recipe import Recipe
 from tests.conftest import make_dicom, smooth_noise
 from tests.support.proxy import OF_BODIES, Kind
 
-SMALL = ["--image-size", 32, "--channels", 2, "--blocks", 1, "--depth", 2, "--batch-size", 4, "--epochs", 2]
-NAMING = ("files", "index", "scores", "slices", "submission", "table")
+SMALL = ["--recipe", "demo", "--set", "image_size=32,channels=2,blocks=1,depth=2,batch_size=4,epochs=2"]
+NAMING = ("files", "history", "index", "report", "scores", "slices", "submission", "table")
 Objects = dict[str, bytes]
 
 
@@ -90,7 +90,7 @@ def check_whole(found: Objects, made: Objects) -> None:
         if name.endswith(".npz"):
             assert hashlib.sha256(data).hexdigest() in name
         elif name.startswith("checkpoints/"):
-            assert f"{Path(name).parent}/{data['inputs']['weights']}" in found
+            assert f"{Path(name).with_suffix('')}-{data['inputs']}.npz" in found
         else:
             assert data == wanted[name], name
         if name.endswith(".json"):
@@ -112,9 +112,9 @@ def simple_training() -> Iterator[None]:
     compile_network = trainer.compile_network
     compiled: list[tuple[Model, list[np.ndarray]]] = []
 
-    def compile_once(options: Options) -> Model:
+    def compile_once(recipe: Recipe, seed: int) -> Model:
         if not compiled:
-            model = compile_network(options)
+            model = compile_network(recipe, seed)
             compiled.append((model, model.get_weights()))
         model, weights = compiled[0]
         model.set_weights(weights)
@@ -137,8 +137,8 @@ def simple_training() -> Iterator[None]:
         for suffix in (".xml", ".bin"):
             shutil.copy(source.with_suffix(suffix), target.with_suffix(suffix))
 
-    def render(found: evaluate.Evaluation, *_: Any) -> bytes:
-        return json.dumps(found.scores).encode()
+    def render(result: Result, *_: Any) -> bytes:
+        return json.dumps(result.scores).encode()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "compile_network", compile_once)

@@ -1,4 +1,4 @@
-"""A batch that several GPUs share; logical CPUs stand in for them, which this machine need not have."""
+"""A batch that several GPUs share, on logical CPUs in their place, since not every machine has GPUs."""
 
 import subprocess
 import sys
@@ -23,27 +23,29 @@ tf.config.set_logical_device_configuration(
 devices = tf.config.list_logical_devices("CPU")
 tf.config.list_logical_devices = lambda kind=None: devices
 
-from lobar import training
-from lobar.checkpoints import Checkpoints
-from lobar.dataset import Exam
-from lobar.dicom import Sampling
-from lobar.geometry import Box
+from lobar.core.boxes import Box
+from lobar.data.index import Exam
+from lobar.training import recipe, trainer
+from lobar.training.checkpoints import Checkpoints
+from lobar.training.sampler import Split
 
-def side(images, seed):
+def split(images, seed):
     boxes = [(Box(4, 4, 20, 16),) if i % 2 else () for i in range(images)]
     exams = [Exam(f"p{i}", "", "", 0, 32, 32, "", boxes[i], i % 2, f"p{i}", "train") for i in range(images)]
     levels = np.random.default_rng(seed).integers(0, 256, (images, 32, 32), np.uint8)
-    return training.Split(exams, levels)
+    return Split(exams, levels)
 
 saved = Checkpoints(sys.argv[3])
-for epochs in (2, 3):  # the second goes on where the first ended
-    options = training.Options(
-        "notebook", Sampling.AREA, 32, 2, 1, 2, epochs, 3, "image", batch_size, 0.001, 0.0, "float32", 0
+for epochs in (2, 3):  # the second continues where the first ended
+    chosen = recipe.load(
+        "demo",
+        f"image_size=32,channels=2,blocks=1,depth=2,epochs={epochs},schedule_epochs=3,loss=image,"
+        f"batch_size={batch_size},learning_rate=0.001,positive_fraction=0",
     )
-    model = training.compile_network(options)
-    history = training.fit(model, side(30, 0), side(10, 1), options, saved)
+    model = trainer.compile_network(chosen, 0)
+    history = trainer.fit(model, split(30, 0), split(10, 1), chosen, 0, saved)
 assert len(history) == 3 and model.distribute_strategy.num_replicas_in_sync == count
-np.savez(sys.argv[4], history=[row["loss"] for row in history], *model.get_weights())
+np.savez(sys.argv[4], history=[epoch.loss for epoch in history], *model.get_weights())
 """
 
 
@@ -63,5 +65,5 @@ def test_a_shared_batch_trains_as_on_one_gpu_and_resumes(tmp_path: Path) -> None
 
 def test_a_batch_that_gives_a_gpu_nothing_ends_the_training() -> None:
     four = SimpleNamespace(distribute_strategy=SimpleNamespace(num_replicas_in_sync=4))
-    with pytest.raises(InputError, match="--batch-size 2 and 28 training images for 4 GPUs"):
+    with pytest.raises(InputError, match="batch_size 2 and 28 training images for 4 GPUs"):
         distributed.batch_size(four, 2, 28)

@@ -17,9 +17,16 @@ from bench import notebook
 from lobar.core.errors import InputError
 from lobar.imaging.sampling import Sampling
 from lobar.inference.engines import OpenVino
-from lobar.storage import objects
+from lobar.storage import records
 from lobar.storage.layout import Model
 from lobar.training import export, losses, networks
+from lobar.training.recipe import Network, Recipe, load
+
+
+def small(network: str = "notebook", depth: int = 2, **fields: object) -> Recipe:
+    """A recipe of a small network."""
+    fields = {"network": network, "image_size": 32, "channels": 4, "blocks": 1, "depth": depth, **fields}
+    return load("demo", ",".join(f"{name}={value}" for name, value in fields.items()))
 
 
 def layer_list(model: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
@@ -41,7 +48,7 @@ def test_the_notebooks_weights_give_the_notebooks_output() -> None:
 
 @pytest.mark.parametrize("sampling", Sampling)
 def test_integers_are_scaled_inside(sampling: Sampling) -> None:
-    model = networks.create("notebook", sampling, 32, 4, 1, 2)
+    model = networks.create(small(sampling=sampling))
     levels = (
         np.random.default_rng(0).integers(0, sampling.max_value + 1, (2, 32, 32, 1)).astype(sampling.dtype)
     )
@@ -52,11 +59,11 @@ def test_integers_are_scaled_inside(sampling: Sampling) -> None:
 @pytest.mark.parametrize("depth", [2, 3])
 def test_openvino_computes_what_keras_does(name: str, depth: int, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
-    model = networks.create(name, Sampling.AREA, 32, 4, 1, depth)
+    model = networks.create(small(name, depth))
     levels = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
     place = Model(str(tmp_path))
     engine = OpenVino(place, export.export(model, place, levels), "float32")
-    ((_, _, maps),) = engine.maps([(None, levels)])
+    ((_, maps),) = engine.maps([(None, levels)])
     assert maps.std() > 0
     np.testing.assert_allclose(maps, np.asarray(model(levels[..., None]))[..., 0], atol=1e-5)
 
@@ -64,12 +71,12 @@ def test_openvino_computes_what_keras_does(name: str, depth: int, tmp_path: Path
 FORWARD = """
 import sys
 import numpy as np
-from lobar import network
-from lobar.backend import keras, ops
-from lobar.dicom import Sampling
+from lobar.training import networks, recipe
+from lobar.training.keras_backend import keras, ops
 
 arrays = np.load(sys.argv[2])
-model = network.create(sys.argv[1], Sampling.AREA, 32, 4, 1, 3)
+changes = f"network={sys.argv[1]},image_size=32,channels=4,blocks=1,depth=3"
+model = networks.create(recipe.load("demo", changes))
 model.set_weights([arrays[str(i)] for i in range(len(model.weights))])
 np.save(sys.argv[3], ops.convert_to_numpy(model(arrays["levels"])))
 print(keras.backend.backend())
@@ -81,7 +88,7 @@ print(keras.backend.backend())
 def test_other_backends_compute_the_same(backend: str, name: str, tmp_path: Path) -> None:
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; lobar itself runs Keras on TensorFlow")
-    model = networks.create(name, Sampling.AREA, 32, 4, 1, 3)
+    model = networks.create(small(name, depth=3))
     levels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
     weights = {str(i): np.asarray(each) for i, each in enumerate(model.weights)}
     np.savez(tmp_path / "in.npz", levels=levels, **weights)
@@ -97,8 +104,11 @@ def test_the_head_stays_exact_in_int8(name: str, tmp_path: Path) -> None:
     """Calibrated on images that mostly have no opacity, a head in int8 gave no probability above a half."""
     place = Model(str(tmp_path))
     levels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8)
-    export.export(networks.create(name, Sampling.AREA, 32, 4, 1, 2), place, levels)
-    xml, weights = map(objects.read, place.openvino("int8"))
+    files = export.export(networks.create(small(name)), place, levels)
+    xml, weights = (
+        records.get(place.network, files.int8_network),
+        records.get(place.weights, files.int8_weights),
+    )
     operations = ov.Core().read_model(xml, weights).get_ordered_ops()
     kinds = [operation.get_type_name() for operation in operations]
     head = len(kinds) - 1 - kinds[::-1].index("Convolution")
@@ -107,8 +117,8 @@ def test_the_head_stays_exact_in_int8(name: str, tmp_path: Path) -> None:
     assert "FakeQuantize" not in [fed, *kinds[head:]]
 
 
-@pytest.mark.parametrize(("name", "cells"), [("notebook", 4), ("finer", 8), ("unet", 8)])
-def test_the_head_is_as_fine_as_it_says(name: str, cells: int) -> None:
+@pytest.mark.parametrize(("name", "cells"), [(Network.NOTEBOOK, 4), (Network.UNET, 8)])
+def test_the_head_is_as_fine_as_it_says(name: Network, cells: int) -> None:
     model = networks.NETWORKS[name](32, 4, 1, 3)
     (head,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
     assert head.output.shape == (None, cells, cells, 1)
@@ -116,12 +126,12 @@ def test_the_head_is_as_fine_as_it_says(name: str, cells: int) -> None:
 
 
 def test_wrong_shapes_and_names_are_rejected() -> None:
-    with pytest.raises(InputError, match="--network vgg: there is none of that name; choose notebook, finer"):
-        networks.create("vgg", Sampling.AREA, 64, 4, 1, 2)
-    with pytest.raises(InputError, match="--depth 1: a unet needs 2 or more"):
-        networks.create("unet", Sampling.AREA, 64, 4, 1, 1)
-    with pytest.raises(InputError, match=r"--image-size 100 is no multiple of 2\*\*depth = 8"):
-        networks.create("notebook", Sampling.AREA, 100, 4, 1, 3)
+    with pytest.raises(InputError, match="network is 'vgg'; it takes notebook or unet"):
+        small("vgg")
+    with pytest.raises(InputError, match="depth 1: a unet needs 2 or more"):
+        networks.create(small("unet", depth=1, image_size=64))
+    with pytest.raises(InputError, match=r"image_size 100 is not a multiple of 2\*\*depth = 8"):
+        networks.create(small(image_size=100, depth=3))
 
 
 @settings(max_examples=20, deadline=None)

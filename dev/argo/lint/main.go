@@ -1,5 +1,5 @@
-// Lint judges workflow files with Argo's own code, all files together and without a cluster, as
-// `argo lint --offline` does. The argo command itself cannot be built as a Go module: its UI is not in it.
+// Lint checks workflow files with Argo's own code, all files together and without a cluster, like
+// `argo lint --offline`. The argo command itself cannot be built from its Go module, which lacks the UI.
 package main
 
 import (
@@ -21,16 +21,16 @@ const argo = "github.com/argoproj/argo-workflows/v4"
 var kinds = []string{"workflows", "workflowtemplates", "cronworkflows"}
 
 func main() {
-	if err := judge(os.Args[1:]); err != nil {
+	if err := lintFiles(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-func judge(files []string) error {
-	fmt.Println("judged by Argo Workflows", version())
+func lintFiles(files []string) error {
+	fmt.Println("linted with Argo Workflows", version())
 	if _, known := reflect.TypeFor[v1alpha1.Template]().FieldByName("PendingTimeout"); !known {
-		fmt.Println("pendingTimeout came with Argo 4.1: left out here")
+		fmt.Println("pendingTimeout is new in Argo 4.1: removed before linting")
 		folder, err := os.MkdirTemp("", "lint")
 		if err != nil {
 			return err
@@ -49,8 +49,8 @@ func judge(files []string) error {
 	return lint.RunLint(ctx, client, kinds, "simple", true, options)
 }
 
-// without copies files to a folder, what matches left out, and returns the copies.
-func without(left *regexp.Regexp, files []string, folder string) ([]string, error) {
+// without copies files to a folder, removing what matches the pattern, and returns the copies.
+func without(pattern *regexp.Regexp, files []string, folder string) ([]string, error) {
 	copies := make([]string, len(files))
 	for i, file := range files {
 		text, err := os.ReadFile(file)
@@ -58,7 +58,7 @@ func without(left *regexp.Regexp, files []string, folder string) ([]string, erro
 			return nil, err
 		}
 		copies[i] = filepath.Join(folder, filepath.Base(file))
-		if err := os.WriteFile(copies[i], left.ReplaceAll(text, nil), 0o600); err != nil {
+		if err := os.WriteFile(copies[i], pattern.ReplaceAll(text, nil), 0o600); err != nil {
 			return nil, err
 		}
 	}
@@ -73,5 +73,5 @@ func version() string {
 			}
 		}
 	}
-	return "of an unknown version"
+	return "(unknown version)"
 }

@@ -1,4 +1,4 @@
-// CoreDNS with no plugins but those that a cluster's own names need.
+// CoreDNS with only the plugins needed for a cluster's own names.
 package main
 
 import (

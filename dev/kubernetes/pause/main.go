@@ -1,4 +1,4 @@
-// What keeps a pod's namespaces: it waits to be told to stop, as registry.k8s.io/pause does.
+// Pause holds a pod's namespaces open until it receives a signal, like registry.k8s.io/pause.
 package main
 
 import (

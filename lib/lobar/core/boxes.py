@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of whole pixels: left, top, width and height, with a confidence in 0..1 where predicted."""
+    """A rectangle in whole pixels: left, top, width, height, and a confidence in 0..1 (1 for labels)."""
 
     x: int
     y: int
@@ -22,29 +22,28 @@ class Box:
         return self.width * self.height
 
     def inside(self, rows: int, columns: int) -> bool:
-        """Whether no part of the box leaves an image of that size."""
-        across = self.x >= 0 and self.x + self.width <= columns
-        return across and self.y >= 0 and self.y + self.height <= rows
+        """Whether the whole box is within an image of this size."""
+        return 0 <= self.x <= columns - self.width and 0 <= self.y <= rows - self.height
 
-    def scaled(self, across: float, down: float) -> "Box":
-        """The box in a grid that has `across` times the columns and `down` times the rows."""
-        x, y = round(self.x * across), round(self.y * down)
-        right, bottom = round((self.x + self.width) * across), round((self.y + self.height) * down)
+    def scaled(self, x_scale: float, y_scale: float) -> "Box":
+        """The box in an image with `x_scale` times the columns and `y_scale` times the rows."""
+        x, y = round(self.x * x_scale), round(self.y * y_scale)
+        right, bottom = round((self.x + self.width) * x_scale), round((self.y + self.height) * y_scale)
         return Box(x, y, right - x, bottom - y, self.confidence)
 
 
 def iou(a: Box, b: Box) -> float:
     """Area of the intersection over area of the union of two boxes, 0..1."""
-    across = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
-    down = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
-    if across <= 0 or down <= 0:
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    if width <= 0 or height <= 0:
         return 0.0
-    both = across * down
-    return both / (a.area + b.area - both)
+    intersection = width * height
+    return intersection / (a.area + b.area - intersection)
 
 
 def shrink(box: Box, factor: float) -> Box:
-    """`box` with its sides times `factor` (above 0, at most 1) about its centre, in whole pixels."""
+    """`box` with both sides multiplied by `factor` (above 0, at most 1) about its centre, in whole pixels."""
     width, height = max(1, round(box.width * factor)), max(1, round(box.height * factor))
     return replace(
         box,
@@ -56,30 +55,33 @@ def shrink(box: Box, factor: float) -> Box:
 
 
 def draw_mask(boxes: Sequence[Box], rows: int, columns: int, size: int) -> np.ndarray:
-    """Mask of shape (size, size), bool: the boxes of a rows x columns image, as the notebook sampled them.
+    """Mask of shape (size, size), bool: the boxes of a rows x columns image, sampled as in the notebook.
 
-    Equals drawing ones at full size, skimage's resize(mode="reflect", anti_aliasing=False) and > 0.5, but
-    draws only the two rows and columns that each bilinear sample reads.
+    Equals ones drawn at full size, then skimage's resize(mode="reflect", anti_aliasing=False) > 0.5, but
+    computes only the two rows and two columns that each bilinear sample reads.
     """
-    mask = np.zeros((size, size), bool)
     if not boxes:
-        return mask
-    row_at, row_weight = _bilinear_sources(rows, size)
-    column_at, column_weight = _bilinear_sources(columns, size)
+        return np.zeros((size, size), bool)
+    row_index, row_weight = _bilinear_sources(rows, size)
+    column_index, column_weight = _bilinear_sources(columns, size)
     inside = np.zeros((2 * size, 2 * size), bool)
     for box in boxes:
-        down = (row_at >= box.y) & (row_at < box.y + box.height)
-        inside |= down[:, None] & (column_at >= box.x) & (column_at < box.x + box.width)
+        in_rows = (row_index >= box.y) & (row_index < box.y + box.height)
+        in_columns = (column_index >= box.x) & (column_index < box.x + box.width)
+        inside |= in_rows[:, None] & in_columns
     weighted = inside * row_weight[:, None]
     covered = (weighted[::2] + weighted[1::2]) * column_weight
     return covered[:, ::2] + covered[:, 1::2] > 0.5
 
 
-@lru_cache(maxsize=16)  # images of a set have few sizes
+@lru_cache(maxsize=16)  # a dataset has few image sizes
 def _bilinear_sources(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """For `size` samples of `length` pixels: the two each reads and their weights, in turn, (2 * size)."""
+    """The pixels, out of `length`, that `size` bilinear samples read, and their weights.
+
+    Both of shape (2 * size,): elements 2i and 2i + 1 belong to sample i.
+    """
     centre = (np.arange(size) + 0.5) * (length / size) - 0.5
     low = np.floor(centre)
     weight = (centre - low).astype(np.float32)
-    at = np.clip(np.stack([low, low + 1], axis=1).astype(int), 0, length - 1)
-    return at.ravel(), np.stack([1 - weight, weight], axis=1).ravel()
+    index = np.clip(np.stack([low, low + 1], axis=1).astype(int), 0, length - 1)
+    return index.ravel(), np.stack([1 - weight, weight], axis=1).ravel()

@@ -1,4 +1,4 @@
-"""Threads within bounds: how many CPUs this process may use, and a map that does not run ahead."""
+"""How many CPUs this process may use, and maps over threads that keep order and limit work in progress."""
 
 import os
 from collections import deque
@@ -15,7 +15,7 @@ R = TypeVar("R")
 def cpus() -> int:
     """CPUs this process may use: LOBAR_CPUS (a pod's limit, by the downward API), else the affinity mask.
 
-    Raises InputError where LOBAR_CPUS is not a whole number above zero.
+    Raises InputError if LOBAR_CPUS is not a whole number above zero.
     """
     limit = os.environ.get("LOBAR_CPUS")
     if limit is None:
@@ -28,7 +28,7 @@ def cpus() -> int:
 def ordered_map(
     function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int
 ) -> Generator[R, None, None]:
-    """Yield function(item) in order, from `workers` threads that take at most `ahead` items in advance."""
+    """Yield function(item) in order, computed by `workers` threads at most `ahead` items in advance."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield from in_order(lambda item: pool.submit(function, item), items, ahead)
@@ -37,24 +37,24 @@ def ordered_map(
 
 
 def in_order(
-    start: Callable[[T], Future[R]],
+    submit: Callable[[T], Future[R]],
     items: Iterable[T],
     ahead: int,
-    weigh: Callable[[T], int] = lambda item: 1,
+    weight: Callable[[T], int] = lambda item: 1,
 ) -> Iterator[R]:
-    """Yield the results of the work that `start` begins, in order, begun for items of weight `ahead` at most.
+    """Yield the results of submit(item) in order, with items of total weight `ahead` in progress at most.
 
-    Executor.map would take every item at once, and hold every result that nobody has asked for yet.
+    Executor.map would submit every item at once, and keep every result that has not been consumed yet.
     """
     pending: deque[tuple[Future[R], int]] = deque()
-    weight = 0
+    total = 0
     try:
         for item in items:
-            pending.append((start(item), weigh(item)))
-            weight += pending[-1][1]
-            while weight >= ahead:
-                future, less = pending.popleft()
-                weight -= less
+            pending.append((submit(item), weight(item)))
+            total += pending[-1][1]
+            while total >= ahead:
+                future, finished = pending.popleft()
+                total -= finished
                 yield future.result()
         while pending:
             yield pending.popleft()[0].result()

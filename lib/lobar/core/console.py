@@ -1,4 +1,4 @@
-"""What a person or a pod's log sees: log lines, progress, and the exit of a job."""
+"""What a user sees of a job: log lines, progress, and how it ends."""
 
 import logging
 import multiprocessing
@@ -18,12 +18,12 @@ import typer
 
 from lobar.core.errors import InputError, LobarError, OutsideError
 
-LINE_EVERY_SECONDS = 10.0
-# What Kubernetes, and so Argo, shows as the reason why a container ended
+LOG_INTERVAL_SECONDS = 10.0
+# Kubernetes and Argo show its content as the reason why a container ended
 TERMINATION_MESSAGE = Path("/dev/termination-log")
-NO_MEMORY = (
-    "out of memory; give it more (limits.memory of its template in job-templates.yaml), "
-    "or less to do at once (more shards, a smaller batch or image size)"
+OUT_OF_MEMORY = (
+    "out of memory; raise its memory limit (limits.memory of its template in the workflow), "
+    "or give it less to do at once (more shards, a smaller batch or image size)"
 )
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -32,68 +32,70 @@ log = logging.getLogger(__name__)
 def run_job(job: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
     """Run a command line with logging set up, and return its exit status (0, 1, 2 or 75).
 
-    A LobarError or a wrong option becomes one plain line, the last on stderr and in a pod its termination
-    message; only an internal error shows a stack trace. `arguments` are the process's own where None.
+    A LobarError or a wrong option becomes one plain line: the last one on stderr, and a pod's termination
+    message. Only an internal error shows a stack trace. With `arguments` None, those of the process are used.
     """
     # force: some libraries configure the root logger when imported
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
-    for noisy in ("asyncio", "botocore", "aiobotocore", "s3fs", "matplotlib", "pydicom"):
+    for noisy in ("asyncio", "botocore", "aiobotocore", "s3fs", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         job(arguments, prog_name=name, standalone_mode=False)
     except LobarError as error:
-        return _fail(error.status, str(error))
+        option = f" (option --{error.setting.replace('_', '-')})" if error.setting else ""
+        return _fail(error.status, f"{error}{option}")
     except typer.TyperException as error:
-        wrong = error.format_message().rstrip(".")
-        return _fail(InputError.status, f"{wrong} ({name} --help lists the options)")
+        message = error.format_message().rstrip(".")
+        return _fail(InputError.status, f"{message} ({name} --help lists the options)")
     except MemoryError:
-        return _fail(InputError.status, f"{name}: {NO_MEMORY}")
-    except Exception as error:  # the one place where whatever a job raises becomes a status
+        return _fail(InputError.status, f"{name}: {OUT_OF_MEMORY}")
+    except Exception as error:  # the one place where any error of a job becomes an exit status
         traceback.print_exc()
         return _fail(1, f"internal error: {type(error).__name__}: {error}")
     return 0
 
 
 def exit_process(status: int) -> NoReturn:
-    """End this process without Python's own tear-down, in which native threads have crashed."""
+    """End this process without Python's finalization, during which native threads have crashed."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def exit_on_signal() -> None:
-    """End the process with 75 on SIGTERM, SIGINT or SIGHUP, at once, wherever it is.
+    """End the process at once with status 75 on SIGTERM, SIGINT or SIGHUP.
 
-    Nothing is unwound: an exception thrown through native code is lost or crashes it. What is published is
-    whole, and what is not is made again.
+    No exception is raised: in native code it would be lost or cause a crash. Published objects are complete,
+    and the next run makes the missing ones.
     """
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         for child in multiprocessing.active_children():
             child.kill()
-        # not by print: the signal may have come in the middle of one; a terminal may show a progress bar
-        os.write(2, ("\n" * os.isatty(2) + f"error: {interrupted(signum)}\n").encode())
-        _tell_kubernetes(f"error: {interrupted(signum)}")
+        line = f"error: {interruption_message(signum)}"
+        # not print(), which the signal may have interrupted; on a terminal, end the line of a progress bar
+        os.write(2, ("\n" * os.isatty(2) + f"{line}\n").encode())
+        _write_termination_message(line)
         os._exit(OutsideError.status)
 
-    _on_stop(on_signal)
+    _install_handler(on_signal)
 
 
 def raise_on_signal() -> None:
     """Raise OutsideError in the main thread on SIGTERM, SIGINT or SIGHUP."""
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        raise OutsideError(interrupted(signum))
+        raise OutsideError(interruption_message(signum))
 
-    _on_stop(on_signal)
-
-
-def interrupted(signum: int) -> str:
-    """What a person reads when a signal ended the work."""
-    return f"interrupted ({signal.Signals(signum).name}); run the same command again to go on"
+    _install_handler(on_signal)
 
 
-def _on_stop(handler: Callable[[int, FrameType | None], None]) -> None:
+def interruption_message(signum: int) -> str:
+    """The error message of work that a signal ended."""
+    return f"interrupted ({signal.Signals(signum).name}); run the same command again to continue"
+
+
+def _install_handler(handler: Callable[[int, FrameType | None], None]) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, handler)
 
@@ -101,68 +103,68 @@ def _on_stop(handler: Callable[[int, FrameType | None], None]) -> None:
 def _fail(status: int, text: str) -> int:
     line = "error: " + " ".join(text.split())
     print(line, file=sys.stderr, flush=True)  # noqa: T201
-    _tell_kubernetes(line)
+    _write_termination_message(line)
     return status
 
 
-def _tell_kubernetes(line: str) -> None:
+def _write_termination_message(line: str) -> None:
     if TERMINATION_MESSAGE.exists():
-        with suppress(OSError):  # the line is in the log too
+        with suppress(OSError):  # the line is in the log as well
             TERMINATION_MESSAGE.write_text(line)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what native code writes to stderr; it is shown only where the block fails."""
+    """Suppress what native code writes to stderr; it is shown only if the block raises."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
         try:
             yield
         except BaseException:
-            held.seek(0)
-            os.write(kept, held.read())
+            captured.seek(0)
+            os.write(stderr, captured.read())
             raise
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yield `items`, showing how many of `total` went by.
+    """Yield `items` and show how many of `total` are done.
 
-    A terminal gets a bar, a pod a plain line every ten seconds, and Argo's UI `N/M` in the file that
-    it names in ARGO_PROGRESS_FILE.
+    On a terminal as a bar, elsewhere as a log line every ten seconds, and for Argo's UI as `N/M` in the file
+    named by ARGO_PROGRESS_FILE.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from _argo(tqdm(items, total=total, desc=what, unit="", leave=False), total)
+        yield from _report_to_argo(tqdm(items, total=total, desc=what, unit="", leave=False), total)
     else:
-        yield from _argo(_lines(items, total, what), total)
+        yield from _report_to_argo(_log_progress(items, total, what), total)
 
 
-def _lines(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    said = time.monotonic()
+def _log_progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    logged = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - said >= LINE_EVERY_SECONDS:
-            said = time.monotonic()
+        if time.monotonic() - logged >= LOG_INTERVAL_SECONDS:
+            logged = time.monotonic()
             log.info("%s: %d of %d", what, done, total)
 
 
-def _argo(items: Iterable[T], total: int) -> Iterator[T]:
+def _report_to_argo(items: Iterable[T], total: int) -> Iterator[T]:
     written = 0.0
     for done, item in enumerate(items, start=1):
         yield item
         if time.monotonic() - written >= 1:
             written = time.monotonic()
-            _tell_argo(done, total)
-    _tell_argo(total, total)
+            _write_argo_progress(done, total)
+    _write_argo_progress(total, total)
 
 
-def _tell_argo(done: int, total: int) -> None:
+def _write_argo_progress(done: int, total: int) -> None:
     if file := os.environ.get("ARGO_PROGRESS_FILE"):
-        with suppress(OSError):  # progress is a courtesy, and no reason to fail
+        with suppress(OSError):  # progress is optional, and no reason to fail
             Path(file).write_text(f"{done}/{total}")

@@ -9,7 +9,7 @@ from lobar.core.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A patient (RSNA's patientId, an exam) that was left out: where it was found, why, and what was there."""
+    """A patient (RSNA's patientId, an exam) that was left out: where it was found, why, what was there."""
 
     patient_id: str
     where: str
@@ -25,16 +25,20 @@ def counts(rejected: Iterable[Rejection]) -> dict[str, int]:
     return dict(Counter(rejection.reason for rejection in rejected).most_common())
 
 
-def check_share(rejected: Sequence[Rejection], total: int, allowed: float, what: str) -> None:
+def check_share(
+    rejected: Sequence[Rejection], total: int, allowed: float, what: str, setting: str = "max_rejected"
+) -> None:
     """Raise InputError, with counts and examples, if more than the share `allowed` of `total` was rejected.
 
-    `what` says in the plural what was counted: "patients", "images of shard 3".
+    `what` names in the plural what was counted: "patients", "images of shard 3"; `setting` is what allows
+    more.
     """
     if len(rejected) > allowed * total:
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts(rejected).items())
+        more = " or allow more" if setting else ""
         examples = "; ".join(str(rejection) for rejection in rejected[:3])
         raise InputError(
-            f"{len(rejected)} of {total} {what} rejected ({reasons}), more than the allowed share {allowed:g}; "
-            f"fix them or allow more. For example {examples}",
-            setting="max_rejected",
+            f"{len(rejected)} of {total} {what} rejected ({reasons}); the allowed share is {allowed:g}; "
+            f"fix them{more}. For example {examples}",
+            setting=setting,
         )

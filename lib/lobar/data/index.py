@@ -1,19 +1,22 @@
-"""Label table x images (x groups) -> index with its split, and the list of what was rejected."""
+"""Label table x images (x groups) to an index with its split, and the list of what was rejected."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lobar.core import console
 from lobar.core.boxes import Box
 from lobar.core.concurrency import ordered_map
 from lobar.core.errors import InputError, LobarError
-from lobar.data.labels import Rejection
+from lobar.core.rejections import Rejection, check_share
+from lobar.core.version import code_version
+from lobar.data import labels, listing
 from lobar.data.listing import Image
+from lobar.data.record import IndexInputs, Manifest, Shift, Source, SplitCounts
 from lobar.imaging import dicom
-from lobar.storage import objects, records
+from lobar.storage import objects, records, tables
 from lobar.storage.layout import Dataset
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """One image of the index: where it lies, its size in pixels, its truth, its group and its side."""
+    """One image of the index: its object, its size in pixels, its truth, its group, and its split."""
 
     patient_id: str
     url: str
@@ -41,76 +44,53 @@ class Exam:
         return objects.Object(self.url, self.bytes, self.etag)
 
 
-def split_of(group: str, valid_fraction: float, seed: int) -> str:
-    """`valid` or `train`, from the group alone, so that nobody changes side as the data grow."""
-    point = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
-    return "valid" if point < valid_fraction else "train"
-
-
 @dataclass(frozen=True)
 class Index:
-    """The exams that can be used, in order, and what was left out of `patients` ids in all."""
+    """The exams that can be used, in order, what was left out of `patients` ids in all, and its inputs."""
 
     exams: list[Exam]
     rejected: list[Rejection]
     patients: int
+    other_objects: list[str]
+    inputs: IndexInputs
 
 
-def build(
-    labels: tuple[dict[str, list[Box]], list[Rejection]],
-    images: list[Image],
-    groups: dict[str, str] | None,
-    valid_fraction: float,
-    seed: int,
-) -> Index:
-    """Join truth (from read_labels), images and groups into an index; headers are read from the store."""
-    truth, rejected = labels[0], list(labels[1])
-    bad_rows = {rejection.patient_id for rejection in rejected}
-    usable, unmatched = _match(truth, [i for i in images if i.patient_id not in bad_rows], groups)
-    rejected += unmatched
+def split_of(group: str, valid_fraction: float, seed: int) -> str:
+    """`valid` or `train`, from the group alone, so that no patient changes its split as the data grow."""
+    point = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
+    return "valid" if point < valid_fraction else "train"
+
+
+def build(source: Source, max_rejected: float) -> Index:
+    """Join label table, images and groups into an index; of the images, only headers are read.
+
+    Raises InputError if more than the share `max_rejected` of the patients is rejected.
+    """
+    label_table = objects.read(source.labels)
+    group_table = objects.read(source.groups) if source.groups else b""
+    truth, bad_rows = labels.read_labels(label_table, source.labels)
+    groups = labels.read_groups(group_table, source.groups) if source.groups else None
+    images, other_objects = listing.list_images(source.images)
+    bad_ids = {rejection.patient_id for rejection in bad_rows}
+    usable, rejected = _match(truth, [image for image in images if image.patient_id not in bad_ids], groups)
+    rejected = [*bad_rows, *rejected]
     exams = []
-    starts = objects.read_many((image.object for image in usable), first=dicom.HEADER_BYTES)
-    pairs = zip(usable, starts, strict=True)
-    read = ordered_map(lambda pair: _header(pair[0], pair[1][1]), pairs, objects.READERS, 2 * objects.READERS)
-    for image, found in console.progress(zip(usable, read, strict=True), len(usable), "headers"):
-        if isinstance(found, Rejection):
-            rejected.append(found)
-            continue
-        item, size = found
-        boxes = truth[image.patient_id]
-        if leaving := next((box for box in boxes if not box.inside(size.rows, size.columns)), None):
-            where = (
-                f"{leaving.x} {leaving.y} {leaving.width} {leaving.height} in {size.columns} x {size.rows}"
-            )
-            rejected.append(Rejection(image.patient_id, item.url, "a box outside the image", where))
-            continue
-        group = groups[image.patient_id] if groups is not None else image.patient_id
-        exams.append(
-            Exam(
-                image.patient_id, item.url, item.etag, item.bytes, size.rows, size.columns, size.view,
-                tuple(boxes), int(bool(boxes)), group, split_of(group, valid_fraction, seed),
-            )
-        )  # fmt: skip
-    return Index(exams, rejected, len({*truth, *bad_rows, *(image.patient_id for image in images)}))
-
-
-def _header(image: Image, start: bytes | LobarError) -> tuple[objects.Object, dicom.Header] | Rejection:
-    if isinstance(start, LobarError):
-        raise start
-    url = image.object.url
-    if not start:
-        return Rejection(image.patient_id, url, "unreadable image", "an empty file")
-    if image.object.bytes > dicom.LARGEST_FILE:
-        return Rejection(image.patient_id, url, "unreadable image", dicom.TOO_LARGE)
-    try:
-        try:
-            found = dicom.header(start)
-        except dicom.RejectedImage:
-            # the header may only be longer; what all bytes say decides
-            found = dicom.header(objects.read(url))
-    except dicom.RejectedImage as error:
-        return Rejection(image.patient_id, url, "unreadable image", str(error))
-    return objects.with_etag(image.object), found
+    for exam in _exams(usable, truth, groups, source):
+        if isinstance(exam, Rejection):
+            rejected.append(exam)
+        else:
+            exams.append(exam)
+    patients = len({*truth, *bad_ids, *(image.patient_id for image in images)})
+    check_share(rejected, patients, max_rejected, "patients")
+    used = [(exam.url, exam.bytes, exam.etag) for exam in exams]
+    inputs = IndexInputs(
+        **asdict(source),
+        labels_sha256=records.sha256(label_table),
+        groups_sha256=records.sha256(group_table) if source.groups else "",
+        images_digest=records.digest([used, [str(rejection) for rejection in rejected], other_objects]),
+        lobar=code_version(),
+    )
+    return Index(exams, rejected, patients, other_objects, inputs)
 
 
 def _match(
@@ -121,84 +101,120 @@ def _match(
     for image in images:
         by_id[image.patient_id].append(image)
     kept, rejected = [], []
-    for patient, found in by_id.items():
-        url = found[0].object.url
-        if len(found) > 1:
-            rejected.append(Rejection(patient, url, "two images of one name", found[1].object.url))
-        elif patient not in truth:
-            rejected.append(Rejection(patient, url, "image without label"))
-        elif groups is not None and patient not in groups:
-            rejected.append(Rejection(patient, url, "not in the groups table"))
+    for patient_id, of_patient in by_id.items():
+        url = of_patient[0].object.url
+        if len(of_patient) > 1:
+            rejected.append(Rejection(patient_id, url, "two images of one name", of_patient[1].object.url))
+        elif patient_id not in truth:
+            rejected.append(Rejection(patient_id, url, "image without label"))
+        elif groups is not None and patient_id not in groups:
+            rejected.append(Rejection(patient_id, url, "not in the groups table"))
         else:
-            kept.append(found[0])
-    absent = (patient for patient in truth if patient not in by_id)
-    rejected += [Rejection(patient, "label table", "label without image") for patient in absent]
+            kept.append(of_patient[0])
+    without_image = (patient_id for patient_id in truth if patient_id not in by_id)
+    rejected += [Rejection(patient_id, "label table", "label without image") for patient_id in without_image]
     return kept, rejected
 
 
-def counts(rejected: Iterable[Rejection]) -> dict[str, int]:
-    """How many patients were rejected for each reason, the most frequent first."""
-    return dict(Counter(rejection.reason for rejection in rejected).most_common())
+def _exams(
+    images: list[Image], truth: dict[str, list[Box]], groups: dict[str, str] | None, source: Source
+) -> Iterator[Exam | Rejection]:
+    """The exam of each image, or why it cannot be used; headers are read from the store, many at once."""
+    starts = objects.read_many((image.object for image in images), first=dicom.HEADER_BYTES)
+    headers = ordered_map(
+        lambda pair: _header(pair[0], pair[1][1]),
+        zip(images, starts, strict=True),
+        objects.READERS,
+        2 * objects.READERS,
+    )
+    pairs = zip(images, headers, strict=True)
+    for image, result in console.progress(pairs, len(images), "headers"):
+        if isinstance(result, Rejection):
+            yield result
+            continue
+        item, header = result
+        boxes = truth[image.patient_id]
+        outside = next((box for box in boxes if not box.inside(header.rows, header.columns)), None)
+        if outside:
+            box = f"{outside.x} {outside.y} {outside.width} {outside.height}"
+            size = f"{header.columns} x {header.rows}"
+            yield Rejection(image.patient_id, image.object.url, "a box outside the image", f"{box} in {size}")
+            continue
+        group = groups[image.patient_id] if groups is not None else image.patient_id
+        yield Exam(
+            image.patient_id, item.url, item.etag, item.bytes, header.rows, header.columns, header.view,
+            tuple(boxes), int(bool(boxes)), group, split_of(group, source.valid_fraction, source.seed),
+        )  # fmt: skip
 
 
-def check_share(rejected: list[Rejection], patients: int, max_rejected: float) -> None:
-    """Raise InputError, with counts and examples, where more than the share `max_rejected` was rejected."""
-    if len(rejected) > max_rejected * patients:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in counts(rejected).items())
-        examples = "; ".join(str(rejection) for rejection in rejected[:3])
-        raise InputError(
-            f"{len(rejected)} of {patients} patients rejected ({reasons}), more than --max-rejected "
-            f"{max_rejected:g} allows; fix them or raise it. For example {examples}"
-        )
+def _header(image: Image, start: bytes | LobarError) -> tuple[objects.Object, dicom.Header] | Rejection:
+    """The image's object with its etag, and its header, of which `start` is the beginning."""
+    if isinstance(start, LobarError):
+        raise start
+    url = image.object.url
+    if not start:
+        return Rejection(image.patient_id, url, "unreadable image", "an empty file")
+    if image.object.bytes > dicom.LARGEST_FILE:
+        return Rejection(image.patient_id, url, "unreadable image", dicom.TOO_LARGE)
+    try:
+        try:
+            header = dicom.header(start)
+        except dicom.RejectedImage:
+            # the header may only be longer; the whole file decides
+            header = dicom.header(objects.read(url))
+    except dicom.RejectedImage as error:
+        return Rejection(image.patient_id, url, "unreadable image", str(error))
+    return objects.with_etag(image.object), header
 
 
-def write(
-    dataset: Dataset,
-    index: Index,
-    inputs: dict[str, Any],
-    other_objects: list[str],
-    drift: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Put index and summary, commit the manifest, and return the summary's counts.
+def find(dataset: Dataset, index: Index) -> Manifest | None:
+    """The manifest of a dataset that holds this very index, None if there is none yet.
 
-    drift is put into the summary: how the images lie to those that the champion was trained on.
-
-    Raises InputError where one side of the split has no image.
+    Raises InputError if another index is there.
     """
-    summary = {
-        "patients": index.patients,
-        "rejected": counts(index.rejected),
-        "other_objects": len(other_objects),
-        "drift": drift,
-    }
-    for split in ("train", "valid"):
-        side = [exam for exam in index.exams if exam.split == split]
-        if not side:
-            raise InputError(
-                f"no image in the {split} split: {len(index.exams)} images at --valid-fraction "
-                f"{inputs['valid_fraction']:g} and --seed {inputs['seed']}; change one of them"
-            )
-        summary[split] = {
-            "images": len(side),
-            "positive": sum(exam.target for exam in side),
-            "boxes": sum(len(exam.boxes) for exam in side),
-            "groups": len({exam.group for exam in side}),
-            "views": dict(sorted(Counter(exam.view or "unknown" for exam in side).items())),
-        }
-    written = records.write_table(dataset.index, _to_table(index.exams))
-    lists = {
-        "rejected_patients": [asdict(rejection) for rejection in index.rejected],
-        "others": other_objects,
-    }
-    records.write_json(dataset.summary, {**summary, **lists})
-    records.commit(dataset.manifest, inputs, index=written)
-    return summary
+    return records.find(dataset.manifest, Manifest, index.inputs)
+
+
+def write(dataset: Dataset, index: Index, drift: list[Shift]) -> Manifest:
+    """Put an index, commit its manifest, and return that. `drift` compares its images with the champion's.
+
+    Raises InputError if a split has no image.
+    """
+    table = tables.encode(_to_table(index.exams))
+    manifest = Manifest(
+        inputs=index.inputs,
+        index=records.put(dataset.index, table),
+        train=_counts(index, "train"),
+        valid=_counts(index, "valid"),
+        patients=index.patients,
+        rejected=index.rejected,
+        other_objects=index.other_objects,
+        drift=drift,
+    )
+    return records.create(dataset.manifest, manifest)
+
+
+def _counts(index: Index, split: str) -> SplitCounts:
+    exams = [exam for exam in index.exams if exam.split == split]
+    if not exams:
+        raise InputError(
+            f"no image in the {split} split: {len(index.exams)} images with valid_fraction "
+            f"{index.inputs.valid_fraction:g} and seed {index.inputs.seed}; change one of them",
+            setting="valid_fraction",
+        )
+    return SplitCounts(
+        images=len(exams),
+        positive=sum(exam.target for exam in exams),
+        boxes=sum(len(exam.boxes) for exam in exams),
+        groups=len({exam.group for exam in exams}),
+        views=dict(sorted(Counter(exam.view or "unknown" for exam in exams).items())),
+    )
 
 
 def _to_table(exams: list[Exam]) -> "pa.Table":
     import pyarrow as pa
 
-    box = pa.struct([(side, pa.int32()) for side in ("x", "y", "width", "height")])
+    box = pa.struct([(name, pa.int32()) for name in ("x", "y", "width", "height")])
     types = {
         "bytes": pa.int64(),
         "rows": pa.int32(),
@@ -211,19 +227,17 @@ def _to_table(exams: list[Exam]) -> "pa.Table":
 
 
 def read_index(dataset: Dataset, split: str | None = None) -> list[Exam]:
-    """The exams of a committed dataset in their fixed order, or those of one side.
+    """The exams of a committed dataset in their fixed order, or those of one split.
 
-    Raises InputError where the dataset is not complete, was altered, or has no image on that side.
+    Raises InputError if the dataset is not complete, was altered, or has no image in that split.
     """
-    manifest = records.read_record(dataset.manifest, "label-index")
-    table = records.read_table(dataset.index, manifest["index"])
+    manifest = records.read(dataset.manifest, Manifest)
+    table = tables.decode(records.get(dataset.index, manifest.index))
     exams = [
         Exam(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
         for row in table.to_pylist()
         if split in (None, row["split"])
     ]
     if not exams:
-        raise InputError(
-            f"{dataset.url}: no image in the {split} split; make the dataset with another --valid-fraction"
-        )
+        raise InputError(f"{dataset.url}: no image in the {split} split; make the dataset with another split")
     return exams

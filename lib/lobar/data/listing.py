@@ -1,4 +1,4 @@
-"""Which images lie below a prefix, and in which order they stand everywhere."""
+"""The images under a prefix, and the order that they have everywhere."""
 
 import hashlib
 import re
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from lobar.core.errors import InputError
 from lobar.storage import objects
 
-UNKEPT = r"\x00-\x1f\ud800-\udfff"  # what a CSV in UTF-8 cannot keep
+NOT_IN_CSV = r"\x00-\x1f\ud800-\udfff"  # characters that a CSV in UTF-8 cannot hold
 IMAGE_NAME = re.compile(
-    rf"(?P<id>[^{UNKEPT}]+)\.(dcm|dicom)|(?P<bare>[^{UNKEPT}.]+(\.\d[^{UNKEPT}.]*)*)", re.IGNORECASE
+    rf"(?P<id>[^{NOT_IN_CSV}]+)\.(dcm|dicom)|(?P<bare>[^{NOT_IN_CSV}.]+(\.\d[^{NOT_IN_CSV}.]*)*)",
+    re.IGNORECASE,
 )
 
 
@@ -22,23 +23,23 @@ class Image:
 
 
 def order_key(patient_id: str) -> bytes:
-    """Where an image stands in every list: by a hash, since ids sorted by name are not a random order."""
+    """The position of an image in every list: by a hash, because the order of ids is not random."""
     return hashlib.sha256(patient_id.encode()).digest()
 
 
 def list_images(url: str) -> tuple[list[Image], list[str]]:
     """The images under a prefix in the order of `order_key`, and the URLs of other objects there.
 
-    An image is an object named ID.dcm, ID.dicom, or ID alone where that has no suffix but numbers (a UID),
-    the ID in Unicode without control characters. Hidden objects do not count. Raises InputError where there
-    is no image.
+    An image is an object named ID.dcm or ID.dicom, or just ID if it has no suffix other than numbers (a UID).
+    The ID is Unicode without control characters. Hidden objects are skipped. Raises InputError if there is no
+    image.
     """
     images, others = [], []
     root = objects.absolute(url)
     for item in objects.list_objects(url):
-        file, below = objects.name(item.url), item.url.removeprefix(root)
-        outside = ".." in below.split("/")  # a store may keep such a key as it is
-        if "/." in below and not outside:
+        file, path = objects.name(item.url), item.url.removeprefix(root)
+        outside = ".." in path.split("/")  # a store may keep such a key as it is
+        if "/." in path and not outside:
             continue
         if (named := IMAGE_NAME.fullmatch(file)) and not outside:
             images.append(Image(named["id"] or named["bare"], item))

@@ -1,4 +1,4 @@
-"""Where a model is right and where it is wrong: curves, calibration, and the metric by kind of image."""
+"""A model in detail: ROC and FROC curves, calibration, and the metric by kind of image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ CALIBRATION_BINS = 10
 
 @dataclass(frozen=True)
 class Curve:
-    """Points of a curve from left to right, and where it has one the area below it."""
+    """Points of a curve from left to right, and the area under it, if it has one."""
 
     x: list[float]
     y: list[float]
@@ -28,7 +28,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the images: the challenge metric of those that count, and how their images were called.
+    """Some of the images: the challenge metric of those that count, and how often boxes are predicted.
 
     `sensitivity` is the share of positive images with a box, `specificity` that of negative ones without.
     """
@@ -41,9 +41,9 @@ class Subset:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the validation images tell beyond one number, each at the point that was tuned without it.
+    """Results on the validation images, each image at the operating point that was tuned without it.
 
-    roc: share of negative images called positive against that of positive ones, by image score.
+    roc: true positive rate against false positive rate of images, by image score.
     froc: false boxes an image against the share of truth boxes found, by confidence, without a gate.
     calibration: mean image score against the share of positive images, in bins of equally many images.
     by_iou: the metric at each IoU threshold of the challenge.
@@ -56,8 +56,8 @@ class Analysis:
     subsets: dict[str, Subset]
 
 
-def analyse(images: Sequence[Scored], tuned: Tuned, found: Sequence[Sequence[Box]]) -> Analysis:
-    """Analyse a model whose boxes `found` come from `images` at the tuned points."""
+def analyse(images: Sequence[Scored], tuned: Tuned, boxes: Sequence[Sequence[Box]]) -> Analysis:
+    """Analyse a model; `boxes` are those of `images` at the tuned points."""
     exams = [image.exam for image in images]
     scores = np.array([image.image_score for image in images])
     positive = np.array([bool(exam.boxes) for exam in exams])
@@ -69,16 +69,16 @@ def analyse(images: Sequence[Scored], tuned: Tuned, found: Sequence[Sequence[Box
         roc=roc(scores, positive),
         froc=froc([exam.boxes for exam in exams], ungated),
         calibration=calibration(scores, positive),
-        by_iou=_by_iou(exams, found),
+        by_iou=_by_iou(exams, boxes),
         subsets={
-            name: _subset([i for i, exam in enumerate(exams) if holds(exam)], exams, found, tuned.scores)
+            name: _subset([i for i, exam in enumerate(exams) if holds(exam)], exams, boxes, tuned.scores)
             for name, holds in kinds(exams).items()
         },
     )
 
 
 def roc(scores: np.ndarray, positive: np.ndarray) -> Curve | None:
-    """The receiver operating characteristic of image scores, None where all images are of one kind.
+    """The receiver operating characteristic of image scores, None if all images are positive or all negative.
 
     Images of equal score are one step. Source: Fawcett, An introduction to ROC analysis, 2006.
     """
@@ -92,43 +92,44 @@ def roc(scores: np.ndarray, positive: np.ndarray) -> Curve | None:
     return Curve(x.tolist(), y.tolist(), float(np.trapezoid(y, x)))
 
 
-def froc(truth: Sequence[Sequence[Box]], found: Sequence[Sequence[Box]]) -> Curve | None:
+def froc(truth: Sequence[Sequence[Box]], boxes: Sequence[Sequence[Box]]) -> Curve | None:
     """Free-response ROC: a box hits where its IoU with a free truth box exceeds FROC_IOU; None without truth.
 
     Source: Bunch et al., A free response approach to the measurement of radiographic-observer performance,
     1977.
     """
-    boxes = sum(map(len, truth))
-    if not boxes:
+    count = sum(map(len, truth))
+    if not count:
         return None
-    calls = [call for each in zip(truth, found, strict=True) for call in rsna_metric.hits(*each, FROC_IOU)]
-    calls.sort(key=lambda call: -call[0])
-    hit = np.array([hit for _, hit in calls], bool)
+    hits = [hit for image in zip(truth, boxes, strict=True) for hit in rsna_metric.hits(*image, FROC_IOU)]
+    hits.sort(key=lambda hit: -hit[0])
+    hit = np.array([is_hit for _, is_hit in hits], bool)
     x = np.concatenate([[0], np.cumsum(~hit) / len(truth)])
-    y = np.concatenate([[0], np.cumsum(hit) / boxes])
+    y = np.concatenate([[0], np.cumsum(hit) / count])
     return Curve(x.tolist(), y.tolist())
 
 
 def calibration(scores: np.ndarray, positive: np.ndarray) -> Curve:
     """Mean score and share of positives in up to CALIBRATION_BINS bins of equally many images, by score."""
     bins = np.array_split(np.argsort(scores, kind="stable"), min(CALIBRATION_BINS, len(scores)))
-    means = [(float(scores[each].mean()), float(positive[each].mean())) for each in bins]
+    means = [(float(scores[indices].mean()), float(positive[indices].mean())) for indices in bins]
     return Curve([x for x, _ in means], [y for _, y in means])
 
 
-def _by_iou(exams: Sequence[Exam], found: Sequence[Sequence[Box]]) -> dict[str, float]:
-    each = [rsna_metric.threshold_scores(exam.boxes, boxes) for exam, boxes in zip(exams, found, strict=True)]
-    counted = [values for values in each if values is not None]
+def _by_iou(exams: Sequence[Exam], boxes: Sequence[Sequence[Box]]) -> dict[str, float]:
+    pairs = zip(exams, boxes, strict=True)
+    scores = [rsna_metric.threshold_scores(exam.boxes, predicted) for exam, predicted in pairs]
+    counted = [values for values in scores if values is not None]
     means = np.mean(counted, axis=0) if counted else [0.0] * len(rsna_metric.THRESHOLDS)
     return {f"{iou:.2f}": float(mean) for iou, mean in zip(rsna_metric.THRESHOLDS, means, strict=True)}
 
 
 def kinds(exams: Sequence[Exam]) -> dict[str, Callable[[Exam], bool]]:
     """Kinds of image, and whether an exam is of one: all, a view, positives by number and size of boxes."""
-    found: dict[str, Callable[[Exam], bool]] = {"all": lambda exam: True}
+    kinds: dict[str, Callable[[Exam], bool]] = {"all": lambda exam: True}
     for view in sorted({exam.view for exam in exams}):
-        found[f"view {view or 'unknown'}"] = partial(_has_view, view)
-    found |= {
+        kinds[f"view {view or 'unknown'}"] = partial(_has_view, view)
+    kinds |= {
         "1 box": lambda exam: len(exam.boxes) == 1,
         "2 boxes": lambda exam: len(exam.boxes) == 2,
         "3 boxes or more": lambda exam: len(exam.boxes) > 2,
@@ -136,12 +137,12 @@ def kinds(exams: Sequence[Exam]) -> dict[str, Callable[[Exam], bool]]:
     shares = sorted(_share(exam) for exam in exams if exam.boxes)
     if len(shares) > 2:
         first, second = shares[len(shares) // 3], shares[2 * len(shares) // 3]
-        found |= {
+        kinds |= {
             f"boxes below {first:.1%} of the image": lambda e: bool(e.boxes) and _share(e) < first,
             f"boxes of {first:.1%} to {second:.1%}": lambda e: bool(e.boxes) and first <= _share(e) < second,
             f"boxes of {second:.1%} or more": lambda e: bool(e.boxes) and _share(e) >= second,
         }
-    return found
+    return kinds
 
 
 def _has_view(view: str, exam: Exam) -> bool:
@@ -155,14 +156,14 @@ def _share(exam: Exam) -> float:
 def _subset(
     chosen: list[int],
     exams: Sequence[Exam],
-    found: Sequence[Sequence[Box]],
+    boxes: Sequence[Sequence[Box]],
     scores: Sequence[float | None],
 ) -> Subset:
-    called = [bool(found[i]) for i in chosen if exams[i].boxes]
-    empty = [not found[i] for i in chosen if not exams[i].boxes]
+    with_box = [bool(boxes[i]) for i in chosen if exams[i].boxes]
+    empty = [not boxes[i] for i in chosen if not exams[i].boxes]
     return Subset(
         images=len(chosen),
         metric=interval([exams[i] for i in chosen], [scores[i] for i in chosen]),
-        sensitivity=float(np.mean(called)) if called else None,
+        sensitivity=float(np.mean(with_box)) if with_box else None,
         specificity=float(np.mean(empty)) if empty else None,
     )

@@ -13,16 +13,31 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """The challenge metric over images with its 95 % interval, and the images that count; None if none do."""
+    """The challenge metric over images with its 95 % interval, and how many images count; None if no image
+    counts.
+    """
 
     metric: float | None
     low: float | None
     high: float | None
     counted: int
 
+    def __str__(self) -> str:
+        if self.metric is None:
+            return "no image counts"
+        return f"{self.metric:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    @property
+    def signed(self) -> str:
+        """A gain in words, with its sign."""
+        if self.metric is None:
+            return "no image counts"
+        return f"{self.metric:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
 
 def interval(exams: Sequence[Exam], values: Sequence[float | None]) -> Interval:
-    """The metric and its 95 % percentile bootstrap interval, over groups: a person's images are alike.
+    """The metric and its 95 % percentile bootstrap interval, over groups, because the images of a patient are
+    alike.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
     """

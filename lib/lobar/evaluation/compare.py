@@ -1,27 +1,33 @@
-"""A challenger beside the champion: what each scores on the same validation images, and where they differ."""
+"""A challenger compared with the champion: the scores of both on the same validation images, and where they
+differ.
+"""
 
 from dataclasses import dataclass
-from typing import Any, Self
 
 from lobar.core import console
 from lobar.core.errors import InputError
 from lobar.data.index import Exam, read_index
+from lobar.data.record import Manifest
 from lobar.evaluation import analysis, bootstrap, rsna_metric
 from lobar.evaluation.bootstrap import Interval
+from lobar.evaluation.record import Evaluation
 from lobar.imaging import loader
-from lobar.imaging.sampling import Sampling
+from lobar.imaging.loader import Decoded
 from lobar.inference import postprocess
 from lobar.inference.engines import OpenVino
-from lobar.inference.release import OperatingPoint
-from lobar.storage import records
+from lobar.inference.release import Release
+from lobar.storage import records, tables
 from lobar.storage.layout import Dataset, Model
+from lobar.training.record import Training
 
 LISTED = 10
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An image, and the challenge's score of each system there; without truth, 1 where it is left empty."""
+    """An image and the challenge's score of each system on it; a negative image without a prediction scores
+    1.
+    """
 
     patient_id: str
     target: int
@@ -31,7 +37,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """By how much a challenger's metric is above the other's, on images that neither was trained on.
+    """By how much a challenger's metric exceeds the other's, on images that neither was trained on.
 
     `other` is the champion's URL, or empty for the detector without a network. `kinds` is the gain by kind
     of image, `won` and `lost` are the images on which the two differ most. `left_out` counts the images that
@@ -45,118 +51,109 @@ class Comparison:
     lost: list[Difference]
     left_out: int
 
-    @classmethod
-    def of(cls, record: dict[str, Any]) -> Self:
-        """The comparison that a registry's record holds."""
-        return cls(
-            other=record["other"],
-            gain=Interval(**record["gain"]),
-            kinds={name: Interval(**value) for name, value in record["kinds"].items()},
-            won=[Difference(**row) for row in record["won"]],
-            lost=[Difference(**row) for row in record["lost"]],
-            left_out=record["left_out"],
-        )
 
-
-def compare(challenger: Model, champion: Model | None, data: Dataset) -> Comparison:
-    """Compare a challenger with the champion, or where there is none with the detector without a network."""
-    exams = read_index(data, "valid")
-    ours = scores_on(challenger, data, exams)
-    theirs = scores_on(champion, data, exams) if champion else scores_without_network(challenger, data)
-    known = {e.group for model in (challenger, champion) if model for e in known_to(model)}
-    left = [e for e in exams if e.group not in known and e.patient_id in ours and e.patient_id in theirs]
+def compare(challenger: Model, champion: Model | None, dataset: Dataset) -> Comparison:
+    """Compare a challenger with the champion, or before the first one with the detector without a network."""
+    exams = read_index(dataset, "valid")
+    ours = scores_on(challenger, dataset, exams)
+    theirs = scores_on(champion, dataset, exams) if champion else scores_without_network(challenger, dataset)
+    known = {exam.group for model in (challenger, champion) if model for exam in known_to(model)}
+    compared = [e for e in exams if e.group not in known and e.patient_id in ours and e.patient_id in theirs]
 
     def gain(chosen: list[Exam]) -> Interval:
         both = ([scores[exam.patient_id] for exam in chosen] for scores in (ours, theirs))
         return bootstrap.gain(chosen, *both)
 
-    differing = _differing(left, ours, theirs)
+    differing = _differing(compared, ours, theirs)
+    kinds = analysis.kinds(compared)
     return Comparison(
         other=champion.url if champion else "",
-        gain=gain(left),
-        kinds={name: gain([e for e in left if holds(e)]) for name, holds in analysis.kinds(left).items()},
-        won=[each for each in differing if each.challenger > each.other][:LISTED],
-        lost=[each for each in differing[::-1] if each.challenger < each.other][:LISTED],
-        left_out=len(exams) - len(left),
+        gain=gain(compared),
+        kinds={name: gain([exam for exam in compared if holds(exam)]) for name, holds in kinds.items()},
+        won=[row for row in differing if row.challenger > row.other][:LISTED],
+        lost=[row for row in differing[::-1] if row.challenger < row.other][:LISTED],
+        left_out=len(exams) - len(compared),
     )
 
 
 def _differing(
     exams: list[Exam], ours: dict[str, float | None], theirs: dict[str, float | None]
 ) -> list[Difference]:
-    """All images, those that the challenger wins most on first."""
-    rows = [
-        Difference(e.patient_id, e.target, *(_worth(scores[e.patient_id]) for scores in (ours, theirs)))
-        for e in exams
-    ]
+    """All images, those on which the challenger gains most first."""
+
+    def score(scores: dict[str, float | None], exam: Exam) -> float:
+        value = scores[exam.patient_id]
+        return 1.0 if value is None else value  # there was nothing to find, and nothing was found
+
+    rows = [Difference(e.patient_id, e.target, score(ours, e), score(theirs, e)) for e in exams]
     return sorted(rows, key=lambda row: row.other - row.challenger)
 
 
-def _worth(score: float | None) -> float:
-    """The challenge's score, and 1 where there was nothing to find and nothing was found."""
-    return 1.0 if score is None else score
-
-
-def scores_on(model: Model, data: Dataset, exams: list[Exam]) -> dict[str, float | None]:
-    """A released model's challenge score of each of `exams` that can be read, by patient_id.
+def scores_on(model: Model, dataset: Dataset, exams: list[Exam]) -> dict[str, float | None]:
+    """A released model's challenge score of each of `exams` that can be read, by patient id.
 
     On the dataset that its operating point was tuned on these are the cross-validated scores of its
     evaluation, so that nothing is tuned on itself; on another one the network runs, at the released point.
     """
-    release = records.read_record(model.release, "evaluate")
-    if _evaluated_on(release, data):
-        return _column(model, data, "score_tuned")
-    points = release["precisions"]["float32"]["operating_points"]
-    options, point = release["options"], OperatingPoint(**points["tuned"])
-    engine = OpenVino(model, release["files"], "float32")
-    sampling, rejected = Sampling(options["sampling"]), dict[str, str]()
-    maps = engine.maps(loader.batches(exams, int(options["image_size"]), sampling, engine.batch, rejected))
-    found = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
+    release = records.read(model.release, Release)
+    if _evaluated_on(release, dataset):
+        return _column(model, "score_tuned")
+    point, recipe = release.precisions["float32"].tuned, release.recipe
+    engine = OpenVino(model, release.files, "float32")
+    batches = loader.batches(exams, recipe.image_size, recipe.sampling, engine.batch)
+    predicted = engine.maps((batch, batch.levels) for batch in batches)
+    images = (
+        pair
+        for batch, maps in predicted
+        for pair in zip((image for image in batch.images if isinstance(image, Decoded)), maps, strict=True)
+    )
     scores: dict[str, float | None] = {}
-    for (exam, _), probabilities in console.progress(found, len(exams), f"images for {model.url}"):
+    for image, probabilities in console.progress(images, len(exams), f"images for {model.url}"):
+        exam = image.item
         boxes = postprocess.detect(probabilities, exam.rows, exam.columns, point)
         scores[exam.patient_id] = rsna_metric.image_score(exam.boxes, boxes)
     return scores
 
 
-def scores_without_network(model: Model, data: Dataset) -> dict[str, float | None]:
+def scores_without_network(model: Model, dataset: Dataset) -> dict[str, float | None]:
     """The scores of the detector without a network, from the evaluation of `model` on this very dataset.
 
-    Raises InputError where it was evaluated on another.
+    Raises InputError if the model was evaluated on another.
     """
-    if not _evaluated_on(records.read_record(model.release, "evaluate"), data):
+    if not _evaluated_on(records.read(model.release, Release), dataset):
         raise InputError(
-            f"{model.release}: not of {data.url}; the first champion must be evaluated on --dataset"
+            f"{model.release}: evaluated on another dataset than {dataset.url}; the first champion must be "
+            "evaluated on the dataset that it is compared on"
         )
-    return _column(model, data, "score_heuristic")
+    return _column(model, "score_baseline")
 
 
 def exams_of(model: Model) -> list[Exam]:
     """The exams that a model was trained on."""
-    return _trained(records.read_record(model.training, "train"))
+    return _trained(records.read(model.training, Training))
 
 
 def known_to(model: Model) -> list[Exam]:
-    """The exams that a model was trained on, and those that the models were that its training began with."""
+    """The exams that a model was trained on, and those of the models that its training started from."""
     exams: list[Exam] = []
     url = model.url
     while url:
-        training = records.read_record(Model(url).training, "train")
+        training = records.read(Model(url).training, Training)
         exams += _trained(training)
-        url = training["inputs"]["options"]["init"]
+        url = training.inputs.recipe.init
     return exams
 
 
-def _trained(training: dict[str, Any]) -> list[Exam]:
-    return read_index(Dataset(training["inputs"]["dataset"]), "train")
+def _trained(training: Training) -> list[Exam]:
+    return read_index(Dataset(training.inputs.dataset), "train")
 
 
-def _evaluated_on(release: dict[str, Any], data: Dataset) -> bool:
-    index = records.read_record(data.manifest, "label-index")["index"]
-    return bool(release["inputs"]["dataset"] == data.url and release["inputs"]["index"] == index)
+def _evaluated_on(release: Release, dataset: Dataset) -> bool:
+    index = records.read(dataset.manifest, Manifest).index
+    return (release.inputs.dataset, release.inputs.index) == (dataset.url, index)
 
 
-def _column(model: Model, data: Dataset, name: str) -> dict[str, float | None]:
-    record = records.read_record(model.evaluation, "evaluate")
-    table = records.read_table(model.scores(data), record["scores"])
+def _column(model: Model, name: str) -> dict[str, float | None]:
+    evaluation = records.read(model.evaluation, Evaluation)
+    table = tables.decode(records.get(model.scores, evaluation.scores))
     return dict(zip(table["patient_id"].to_pylist(), table[name].to_pylist(), strict=True))

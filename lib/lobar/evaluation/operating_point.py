@@ -26,12 +26,12 @@ class Scored:
 
     exam: Exam
     image_score: float
-    found: tuple[tuple[Box, ...], ...]
+    components: tuple[tuple[Box, ...], ...]
 
     def boxes(self, point: OperatingPoint) -> list[Box]:
-        """What the model finds at an operating point whose threshold is one of THRESHOLDS."""
-        found = self.found[THRESHOLDS.index(point.threshold)]
-        return postprocess.apply(list(found), self.image_score, self.exam.rows, self.exam.columns, point)
+        """The model's boxes at an operating point whose threshold is one of THRESHOLDS."""
+        components = self.components[THRESHOLDS.index(point.threshold)]
+        return postprocess.apply(list(components), self.image_score, self.exam.rows, self.exam.columns, point)
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Tuned:
 
 
 def score_map(exam: Exam, probabilities: np.ndarray) -> Scored:
-    """Everything that tuning needs of one image's map (size, size), 0..1."""
+    """What tuning needs of one image's map (size, size), 0..1."""
     enlarged = postprocess.enlarge(probabilities, exam.rows, exam.columns, min(THRESHOLDS))
-    found = (postprocess.components(enlarged, threshold) for threshold in THRESHOLDS)
-    return Scored(exam, postprocess.image_score(probabilities), tuple(tuple(boxes) for boxes in found))
+    components = (postprocess.components(enlarged, threshold) for threshold in THRESHOLDS)
+    return Scored(exam, postprocess.image_score(probabilities), tuple(tuple(boxes) for boxes in components))
 
 
 def scores(exams: Sequence[Exam], boxes: Callable[[int], Sequence[Box]]) -> list[float | None]:
@@ -57,7 +57,7 @@ def scores(exams: Sequence[Exam], boxes: Callable[[int], Sequence[Box]]) -> list
 
 
 def tune(images: Sequence[Scored]) -> Tuned:
-    """Choose the operating point with the best metric, and say fairly what it is worth.
+    """Choose the operating point with the best metric, and score each image fairly.
 
     Each image's score is taken at a point tuned on the other folds (by group), so that the metric of these
     scores is not tuned on itself. Without a positive image there is nothing to tune on: the notebook's point.
@@ -81,8 +81,8 @@ def _table(images: Sequence[Scored]) -> tuple[list[OperatingPoint], np.ndarray]:
     rows: list[np.ndarray] = []
     for threshold, min_area, shrink in itertools.product(THRESHOLDS, MIN_AREAS, SHRINKS):
         ungated = OperatingPoint(threshold, min_area, shrink, 0.0)
-        found = [rsna_metric.image_score(image.exam.boxes, image.boxes(ungated)) for image in images]
-        values = np.array([np.nan if value is None else value for value in found])
+        scores = [rsna_metric.image_score(image.exam.boxes, image.boxes(ungated)) for image in images]
+        values = np.array([np.nan if value is None else value for value in scores])
         for gate in MIN_IMAGE_SCORES:
             points.append(OperatingPoint(threshold, min_area, shrink, gate))
             rows.append(np.where(image_scores >= gate, values, empty))
@@ -90,7 +90,7 @@ def _table(images: Sequence[Scored]) -> tuple[list[OperatingPoint], np.ndarray]:
 
 
 def _best(table: np.ndarray) -> int:
-    """The row with the best mean; the first of equals, and row 0 where no image counts."""
+    """The row with the best mean; the first of equals, and row 0 if no image counts."""
     counted = ~np.isnan(table)
     means = np.where(counted, table, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
     return int(np.argmax(means))

@@ -1,174 +1,204 @@
 """Which model is the champion: numbered records, only ever added, each with its decision and the reason."""
 
 import re
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from lobar.core.errors import InputError
 from lobar.core.version import code_version
+from lobar.data import drift
+from lobar.data.index import Exam
+from lobar.data.record import Manifest, Shift
 from lobar.evaluation import compare
 from lobar.evaluation.bootstrap import Interval
+from lobar.evaluation.compare import Comparison
+from lobar.inference.release import Release
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model, Registry
+from lobar.storage.records import Record
 
 RECORD = re.compile(r"(\d{6})\.json")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One record: its number, what it was made from, the champion from then on, and why.
+class Champion:
+    """A model's URL and the digest of its release."""
 
-    `champion` holds a model's URL and the digest of its release, or is None while there is none; `promoted`
-    tells whether this record made it the champion, `rolled_back` whether it took the one before it away.
-    `comparison` is a `comparison.Comparison` as a dict, None for a rollback.
+    model: str
+    release: str
+
+
+@dataclass(frozen=True)
+class PromotionInputs:
+    """What a promotion is decided from."""
+
+    challenger: Champion
+    dataset: str
+    index: str
+    min_gain: float
+    lobar: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision(Record):
+    """One record of the registry: the champion from then on, and why.
+
+    `champion` is None as long as there is none. `promoted` says whether this record made it the champion,
+    `rolled_back` whether it removed the previous one. A rollback has neither inputs nor a comparison.
     """
 
+    MADE_BY: ClassVar[str] = "promote"
+
     number: int
-    inputs: dict[str, Any]
-    champion: dict[str, str] | None
+    inputs: PromotionInputs | None
+    champion: Champion | None
     promoted: bool
     rolled_back: bool
-    why: str
-    comparison: dict[str, Any] | None = None
+    reason: str
+    comparison: Comparison | None
 
 
-def history(place: Registry) -> list[Entry]:
-    """All records, oldest first. Raises InputError where one is missing or is none."""
+def history(place: Registry) -> list[Decision]:
+    """All records, oldest first. Raises InputError if one is missing or is not a record."""
     numbers = []
     for item in objects.list_objects(place.url):
         name = RECORD.fullmatch(objects.name(item.url))
         if name is None:
-            raise InputError(f"{item.url}: not a registry's record; is --registry the right folder?")
+            raise InputError(f"{item.url}: not a record of a registry; is this the registry's folder?")
         numbers.append(int(name[1]))
     if numbers != list(range(1, len(numbers) + 1)):
         raise InputError(f"{place.url}: a record before {numbers[-1]:06d}.json is missing; restore it")
-    return [_entry(place, number) for number in numbers]
+    return [records.read(place.record(number), Decision) for number in numbers]
 
 
 def champion(place: Registry) -> Model:
     """The model that the newest record names.
 
-    Raises InputError where there is no registry, no champion yet, or its release is not the one promoted.
+    Raises InputError if there is no registry, no champion yet, or its release is not the one promoted.
     """
-    entries = history(place)
-    if not entries:
+    decisions = history(place)
+    if not decisions:
         raise InputError(
             f"{place.url}: neither a released model nor a registry; run evaluate or promote, or check the URL"
         )
-    found = entries[-1].champion
-    if found is None:
-        raise InputError(f"{place.url}: no champion yet; the last word was: {entries[-1].why}")
-    model = Model(found["model"])
-    if _release(model) != found["release"]:
+    current = decisions[-1].champion
+    if current is None:
+        raise InputError(f"{place.url}: no champion yet; the newest decision: {decisions[-1].reason}")
+    model = Model(current.model)
+    if _release(model) != current.release:
         raise InputError(f"{model.release}: not the release that was promoted; it was altered, restore it")
     return model
 
 
-def has_champion(place: Registry) -> bool:
-    """Whether there is a registry with a champion."""
-    entries = history(place)
-    return bool(entries and entries[-1].champion)
+def resolve(url: str) -> Model:
+    """The released model at a URL, or the champion if it is the URL of a registry."""
+    model = Model(objects.absolute(url))
+    return model if objects.exists(model.release) else champion(Registry(model.url))
 
 
-def promote(place: Registry, challenger: Model, data: Dataset, min_gain: float) -> Entry:
+def drift_from_champion(place: Registry, exams: Sequence[Exam]) -> list[Shift]:
+    """How labelled images compare with those that the champion was trained on; empty if there is no champion.
+
+    Warns of what has drifted.
+    """
+    decisions = history(place)
+    if not decisions or decisions[-1].champion is None:
+        return []
+    model = champion(place)
+    shifts = drift.between(exams, compare.exams_of(model))
+    drift.warn(shifts, model.url)
+    return shifts
+
+
+def promote(place: Registry, challenger: Model, dataset: Dataset, min_gain: float) -> Decision:
     """Compare a challenger with the champion on a dataset's validation images and record who is champion.
 
-    The challenger takes the champion's place where its metric is more than `min_gain` above the champion's
-    and the paired interval of the difference above 0; without a champion it is held to the detector without
-    a network. The same promotion again finds its record. Raises InputError where the challenger is not
-    released, the dataset is not complete, or the store lets two writers win.
+    The challenger replaces the champion if its metric is more than `min_gain` above the champion's and the
+    paired interval of the difference is above 0; without a champion it is compared with the detector without
+    a network. The same promotion again finds its record. Raises InputError if the challenger is not released,
+    the dataset is not complete, or the store lets two writers win.
     """
     objects.check_create(place.url)
-    asked = {"model": challenger.url, "release": _release(challenger)}
-    inputs = {
-        "challenger": asked,
-        "dataset": data.url,
-        "index": records.read_record(data.manifest, "label-index")["index"],
-        "min_gain": min_gain,
-        "lobar": code_version(),
-    }
+    asked = Champion(challenger.url, _release(challenger))
+    index = records.read(dataset.manifest, Manifest).index
+    inputs = PromotionInputs(asked, dataset.url, index, min_gain, code_version())
     while True:
-        entries = history(place)
-        if known := _decided(entries, inputs):
+        decisions = history(place)
+        if known := _decided(decisions, inputs):
             return known
-        before = entries[-1].champion if entries else None
-        found = compare.compare(challenger, Model(before["model"]) if before else None, data)
-        better = _is_better(found.gain, min_gain)
-        made = Entry(
-            number=len(entries) + 1,
+        before = decisions[-1].champion if decisions else None
+        comparison = compare.compare(challenger, Model(before.model) if before else None, dataset)
+        better = _is_better(comparison.gain, min_gain)
+        decision = Decision(
+            number=len(decisions) + 1,
             inputs=inputs,
             champion=asked if better else before,
             promoted=better,
             rolled_back=False,
-            why=_why(found.gain, better, before, min_gain),
-            comparison=asdict(found),
+            reason=_reason(comparison.gain, better, before, min_gain),
+            comparison=comparison,
         )
-        # where another promotion was first, the comparison is made again with the champion of that one
-        if _create(place, made):
-            return made
+        # if another promotion was first, the challenger is compared again, with the champion of that one
+        if _create(place, decision):
+            return decision
 
 
-def roll_back(place: Registry) -> Entry:
-    """Make the champion before this one champion again. Raises InputError where there was none."""
+def roll_back(place: Registry) -> Decision:
+    """Make the previous champion champion again. Raises InputError if there was none."""
     objects.check_create(place.url)
-    entries = history(place)
-    reigns: list[dict[str, str] | None] = []
-    for entry in entries:
-        if entry.promoted:
-            reigns.append(entry.champion)
-        elif entry.rolled_back:
-            reigns.pop()
-    if len(reigns) < 2:
+    decisions = history(place)
+    champions: list[Champion] = []
+    for decision in decisions:
+        if decision.promoted and decision.champion:
+            champions.append(decision.champion)
+        elif decision.rolled_back:
+            champions.pop()
+    if len(champions) < 2:
         raise InputError(f"{place.url}: there is no champion before this one to go back to")
-    back = reigns[-2]
-    why = f"rolled back from {reigns[-1]['model']}" if reigns[-1] else "rolled back"
-    made = Entry(len(entries) + 1, {"rollback": len(entries)}, back, False, True, why)
-    if not _create(place, made):
+    decision = Decision(
+        number=len(decisions) + 1,
+        inputs=None,
+        champion=champions[-2],
+        promoted=False,
+        rolled_back=True,
+        reason=f"rolled back from {champions[-1].model}",
+        comparison=None,
+    )
+    if not _create(place, decision):
         raise InputError(
-            f"{place.record(made.number)}: another decision came first; look at it, then try again"
+            f"{place.record(decision.number)}: another decision came first; look at it, then try again"
         )
-    return made
+    return decision
 
 
-def _decided(entries: list[Entry], inputs: dict[str, Any]) -> Entry | None:
-    """The record of this promotion, or of the one that crowned this challenger, since the last rollback."""
-    for entry in reversed(entries):
-        if entry.rolled_back:
+def _decided(decisions: Sequence[Decision], inputs: PromotionInputs) -> Decision | None:
+    """The record of this promotion, or of the one that promoted this challenger, since the last rollback."""
+    for decision in reversed(decisions):
+        if decision.rolled_back:
             return None
-        if entry.inputs == inputs or (entry.promoted and entry.champion == inputs["challenger"]):
-            return entry
+        if decision.inputs == inputs or (decision.promoted and decision.champion == inputs.challenger):
+            return decision
     return None
 
 
-def _is_better(found: Interval, min_gain: float) -> bool:
-    return found.metric is not None and found.metric > min_gain and (found.low or 0) > 0
+def _is_better(gain: Interval, min_gain: float) -> bool:
+    return gain.metric is not None and gain.metric > min_gain and (gain.low or 0) > 0
 
 
-def _why(found: Interval, better: bool, before: dict[str, str] | None, min_gain: float) -> str:
-    other = f"the champion {before['model']}" if before else "a detector without a network (no champion yet)"
-    if found.metric is None:
-        return f"cannot be compared with {other}: no validation image is left that both may be judged on"
-    figures = f"{found.metric:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on {found.counted} images"
+def _reason(gain: Interval, better: bool, before: Champion | None, min_gain: float) -> str:
+    other = f"the champion {before.model}" if before else "a detector without a network (no champion yet)"
+    if gain.metric is None:
+        return f"cannot be compared with {other}: no validation image is left that neither was trained on"
+    figures = f"{gain.metric:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) on {gain.counted} images"
     if better:
         return f"better than {other}: {figures}"
     return f"not shown to be better than {other} by more than {min_gain:g}: {figures}"
 
 
 def _release(model: Model) -> str:
-    return records.digest(records.read_record(model.release, "evaluate"))
+    return records.digest(records.read(model.release, Release))
 
 
-def _entry(place: Registry, number: int) -> Entry:
-    url = place.record(number)
-    record = records.read_record(url, "promote")
-    try:
-        return Entry(number, **{key: value for key, value in record.items() if key != "created"})
-    except TypeError as error:
-        raise InputError(f"{url}: not a record of this lobar's promote ({error})") from error
-
-
-def _create(place: Registry, entry: Entry) -> bool:
-    record = {key: value for key, value in asdict(entry).items() if key != "number"}
-    record["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-    return objects.create(place.record(entry.number), records.json_bytes(record))
+def _create(place: Registry, decision: Decision) -> bool:
+    return objects.create(place.record(decision.number), records.encode(decision))

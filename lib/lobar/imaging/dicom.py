@@ -1,30 +1,25 @@
-"""Bytes of a DICOM file to grey levels at a wanted size, or a rejection that says why.
+"""Bytes of a DICOM file to grey levels of the requested size, or a rejection that says why.
 
-Nothing of a header leaves this module but numbers of its geometry, and a view and a kind of image that the
-standard names: any other text might be a patient's.
+Only geometry and values from the fixed lists below leave this module, in results and in error messages: any
+other text of a header might identify a patient. `core.runtime.prepare` keeps pydicom's warnings out of logs.
 """
 
 import io
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from pydicom import Dataset, config, dcmread, uid
+from pydicom import Dataset, dcmread, uid
 
-from lobar.imaging.pixels import RAW, REDUCED, RejectedImage, grey, harmless, rejecting
+from lobar.imaging.pixels import RAW, REDUCED, RejectedImage, as_rejection, decodes_in_process, grey_levels
 from lobar.imaging.sampling import Sampling
-from lobar.imaging.sandbox import LostError
+from lobar.imaging.sandbox import WorkerLostError
 
 __all__ = ["Header", "RejectedImage", "Sampling", "header", "network_input", "notebook_sampling"]
 
-# pydicom's warnings quote header values, which must not reach a log
-config.settings.reading_validation_mode = config.IGNORE
-warnings.filterwarnings("ignore", module=r"pydicom\.")
-
 HEADER_BYTES = 8192
-LARGEST_FILE = 256 << 20  # bytes; a larger one is not read
+LARGEST_FILE = 256 << 20  # bytes; larger files are not read
 TOO_LARGE = f"the file is larger than {LARGEST_FILE >> 20} MiB"
 LARGEST_SIDE = 16384
 MOST_PIXELS = 32 << 20  # the largest detectors have 20 million
@@ -44,7 +39,7 @@ COLOURS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_R
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the index keeps of a header: the image's size in pixels and its view (one of VIEWS or empty)."""
+    """The fields that the index keeps: the image's size in pixels and its view (one of VIEWS, or empty)."""
 
     rows: int
     columns: int
@@ -52,12 +47,11 @@ class Header:
 
 
 def header(data: bytes) -> Header:
-    """Read the header from a file's beginning (HEADER_BYTES are enough for most) or from all of it.
+    """Read the header from the start of a file (HEADER_BYTES are enough for most) or from the whole file.
 
-    Raises RejectedImage where these bytes cannot become an image; the whole file may, if they are only its
-    beginning.
+    Raises RejectedImage if the file cannot be used, or if `data` ends before its header does.
     """
-    with rejecting("damaged DICOM"):
+    with as_rejection("damaged DICOM"):
         return _checked(_parsed(data, stop_before_pixels=True))
 
 
@@ -65,47 +59,42 @@ def network_input(
     data: bytes,
     size: int,
     sampling: Sampling,
-    apart: Callable[[bytes, int, Sampling], tuple[np.ndarray, Header]] | None = None,
+    sandbox: Callable[[bytes, int, Sampling], tuple[np.ndarray, Header]] | None = None,
 ) -> tuple[np.ndarray, Header]:
-    """Decode a DICOM file to (size, size) in the sampling's integer levels, black 0, with its header.
+    """Decode a DICOM file to an array (size, size) of the sampling's dtype, black 0, and its header.
 
-    A file that needs a decoder which may hang or balloon goes to `apart`: this function in a process of its
-    own, lobar.apart.Workers. Raises RejectedImage for anything but one complete monochrome frame of a chest.
+    `sandbox` is this function in worker processes (sandbox.Workers). It decodes the files whose decoders may
+    hang or exhaust memory; without it, they are decoded in this process. Raises RejectedImage unless the file
+    holds exactly one complete monochrome frame of a chest.
     """
-    with rejecting("damaged DICOM"):
+    with as_rejection("damaged DICOM"):
         dataset = _parsed(data)
-        found = _checked(dataset)
-        alone = apart is not None and not harmless(dataset)
-    if apart and alone:
-        return _decoded_apart(data, size, sampling, apart)
+        checked = _checked(dataset)
+        needs_sandbox = sandbox is not None and not decodes_in_process(dataset)
+    if sandbox and needs_sandbox:
+        try:
+            return sandbox(data, size, sampling)
+        except WorkerLostError as error:
+            raise RejectedImage(f"its decoder {error}") from error
     reduction = 1
     if sampling is Sampling.AREA:
-        reduction = max(f for f in REDUCED if f == 1 or min(found.rows, found.columns) >= f * size)
-    with rejecting("damaged DICOM"):
-        pixels = grey(dataset, found.rows, found.columns, reduction)
+        reduction = max(f for f in REDUCED if f == 1 or min(checked.rows, checked.columns) >= f * size)
+    with as_rejection("damaged DICOM"):
+        pixels = grey_levels(dataset, checked.rows, checked.columns, reduction)
     if pixels.min() == pixels.max():
-        raise RejectedImage("every pixel is the same: there is no image")
+        raise RejectedImage("all pixels have the same value")
     if sampling is Sampling.NOTEBOOK:
-        return notebook_sampling(pixels, size), found
+        return notebook_sampling(pixels, size), checked
     if pixels.shape != (size, size):
         pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-    return pixels, found
-
-
-def _decoded_apart(
-    data: bytes, size: int, sampling: Sampling, apart: Callable[..., tuple[np.ndarray, Header]]
-) -> tuple[np.ndarray, Header]:
-    try:
-        return apart(data, size, sampling)
-    except LostError as error:
-        raise RejectedImage(f"its decoder {error}") from error
+    return pixels, checked
 
 
 def notebook_sampling(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear samples of uint8 `pixels` at (size, size) without anti-aliasing, in quarter levels, uint16.
+    """Sample uint8 `pixels` bilinearly to (size, size) without anti-aliasing: uint16 quarter grey levels.
 
-    Equals skimage's resize(mode="reflect", anti_aliasing=False) times 1020; exactly so where each side is
-    an even multiple of `size`.
+    Equals skimage's resize(mode="reflect", anti_aliasing=False) times 1020; exactly for a square image whose
+    side is an even multiple of `size`, else rounded.
     """
     step, rest = divmod(pixels.shape[0], size)
     if pixels.shape[0] == pixels.shape[1] and rest == 0 and step % 2 == 0:
@@ -119,49 +108,49 @@ def notebook_sampling(pixels: np.ndarray, size: int) -> np.ndarray:
 def _parsed(data: bytes, stop_before_pixels: bool = False) -> Dataset:
     if DEFLATED in data[:1024]:
         raise RejectedImage(
-            "deflated: a small file could unfold to any size; store it in another transfer syntax"
+            "deflated: a small file could expand to any size; store it in another transfer syntax"
         )
     return dcmread(io.BytesIO(data), stop_before_pixels=stop_before_pixels)
 
 
 def _checked(dataset: Dataset) -> Header:
-    """The header of an image that can be used. Raises RejectedImage with what was found where it cannot."""
+    """The header of a usable image. Raises RejectedImage, with the reason, if the image cannot be used."""
     if "Rows" not in dataset or "Columns" not in dataset:
-        # pydicom drops everything where the file ends inside its pixel data
-        raise RejectedImage("it holds no image, or ends before it does")
+        # pydicom drops all elements if the file ends within its pixel data
+        raise RejectedImage("it contains no image, or the file is truncated")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax not in SYNTAXES:
-        named = syntax.name if syntax in uid.AllTransferSyntaxes else "missing or unknown"
-        raise RejectedImage(f"its transfer syntax is {named}, which is not read")
+        known = syntax.name if syntax in uid.AllTransferSyntaxes else "missing or unknown"
+        raise RejectedImage(f"transfer syntax is {known}; it is not supported")
     _check_kind(dataset)
-    if dataset.get("SamplesPerPixel", 1) != 1:
-        raise RejectedImage(
-            f"{int(dataset.SamplesPerPixel)} samples per pixel; only monochrome images are read"
-        )
+    if (samples := int(dataset.get("SamplesPerPixel", 1))) != 1:
+        raise RejectedImage(f"{samples} samples per pixel; only monochrome images are supported")
     photometric = dataset.get("PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        named = photometric if photometric in COLOURS else "missing or unknown"
-        raise RejectedImage(f"PhotometricInterpretation is {named}; only MONOCHROME1 and 2 are read")
+        known = photometric if photometric in COLOURS else "missing or unknown"
+        raise RejectedImage(f"PhotometricInterpretation is {known}; only MONOCHROME1 and 2 are supported")
     if (bits := int(dataset.get("BitsAllocated") or 0)) not in (8, 16):
-        raise RejectedImage(f"{bits} bits a pixel; 8 and 16 are read")
+        raise RejectedImage(f"{bits} bits per pixel; only 8 and 16 are supported")
     if (frames := int(dataset.get("NumberOfFrames") or 1)) != 1:
-        raise RejectedImage(f"{frames} frames; only single images are read")
+        raise RejectedImage(f"{frames} frames; only single-frame images are supported")
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     if not (0 < rows <= LARGEST_SIDE and 0 < columns <= LARGEST_SIDE and rows * columns <= MOST_PIXELS):
         raise RejectedImage(
-            f"{rows} rows x {columns} columns; from 1 to {LARGEST_SIDE} are read, "
-            f"and {MOST_PIXELS:,} pixels in all"
+            f"{rows} rows x {columns} columns; 1 to {LARGEST_SIDE} of each are supported, "
+            f"and at most {MOST_PIXELS:,} pixels"
         )
     view = str(dataset.get("ViewPosition") or "")
     return Header(rows, columns, view if view in VIEWS else "")
 
 
 def _check_kind(dataset: Dataset) -> None:
-    """Reject what says that it is no radiograph of a chest; many files do not say it is one."""
+    """Reject images declared as anything but a chest radiograph; many files declare nothing."""
     modality = str(dataset.get("Modality") or "")
     if modality and modality not in RADIOGRAPHS:
-        named = modality if modality in OTHER_MODALITIES else "another than these"
-        raise RejectedImage(f"its Modality is {named}; radiographs ({', '.join(RADIOGRAPHS)}) are read")
+        known = modality if modality in OTHER_MODALITIES else "unknown"
+        raise RejectedImage(f"Modality is {known}; only radiographs ({', '.join(RADIOGRAPHS)}) are supported")
     part = str(dataset.get("BodyPartExamined") or "").upper()
     if part and not any(word in part for word in CHEST):
-        raise RejectedImage(f"its BodyPartExamined has none of {', '.join(CHEST)}: only chests are read")
+        raise RejectedImage(
+            f"BodyPartExamined contains none of {', '.join(CHEST)}; only chests are supported"
+        )

@@ -1,16 +1,17 @@
-"""Objects -> batches of network input, without TensorFlow: the one way from storage to pixels."""
+"""Stored images to network input, without TensorFlow: the one path from storage to pixels."""
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
 
 from lobar.core.concurrency import cpus, ordered_map
-from lobar.core.errors import InputError, LobarError
+from lobar.core.errors import LobarError
+from lobar.core.rejections import Rejection
 from lobar.imaging import dicom
 from lobar.imaging.dicom import Header, RejectedImage
 from lobar.imaging.sampling import Sampling
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class HasImage(Protocol):
-    """An exam of an index or an image of a plan: an id and the object that holds its DICOM file."""
+    """An exam of an index or an image of a plan: an id, and the object that holds its DICOM file."""
 
     @property
     def patient_id(self) -> str: ...
@@ -32,71 +33,80 @@ class HasImage(Protocol):
     def object(self) -> objects.Object: ...
 
 
-E = TypeVar("E", bound=HasImage)
+Item = TypeVar("Item", bound=HasImage)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """Levels (size, size) in the sampling's integers, and the header of the image they came from."""
+class Decoded(Generic[Item]):
+    """Grey levels (size, size) in the sampling's integers, and the header of their image."""
 
+    item: Item
     levels: np.ndarray
     header: Header
 
 
-def decoded(
-    items: Sequence[E], size: int, sampling: Sampling, rejected: dict[str, str]
-) -> Iterator[tuple[E, Decoded]]:
+@dataclass(frozen=True, slots=True)
+class Rejected(Generic[Item]):
+    """An image that cannot be used, and why."""
+
+    item: Item
+    reason: str
+
+    @property
+    def rejection(self) -> Rejection:
+        return Rejection(self.item.patient_id, self.item.object.url, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Item]):
+    """Consecutive images, and the levels (n, size, size) of those of them that are decoded; n may be 0."""
+
+    images: list[Decoded[Item] | Rejected[Item]]
+    levels: np.ndarray
+
+
+def decoded(items: Sequence[Item], size: int, sampling: Sampling) -> Iterator[Decoded[Item] | Rejected[Item]]:
     """Read and decode images in order, on as many threads as there are CPUs, a few images ahead.
 
-    An image that cannot be used is left out and entered in `rejected` by its patient id, with the reason.
     Raises the store's error for an object that cannot be read.
     """
-    cv2.setNumThreads(1)  # images are decoded side by side; OpenCV's own threads would only compete
+    cv2.setNumThreads(1)  # images are decoded in parallel; OpenCV's own threads would only compete
 
-    def decode(read: tuple[objects.Object, bytes | LobarError]) -> Decoded | RejectedImage:
-        body = read[1]
+    def decode(
+        read: tuple[Item, tuple[objects.Object, bytes | LobarError]],
+    ) -> Decoded[Item] | Rejected[Item]:
+        item, (_, body) = read
         if isinstance(body, LobarError):
             raise body
         try:
-            return Decoded(*dicom.network_input(body, size, sampling, apart))
-        except RejectedImage as rejection:
-            return rejection
+            return Decoded(item, *dicom.network_input(body, size, sampling, workers))
+        except RejectedImage as error:
+            return Rejected(item, str(error))
 
-    bodies = objects.read_many(item.object for item in items if item.object.bytes <= dicom.LARGEST_FILE)
+    readable = [item for item in items if item.object.bytes <= dicom.LARGEST_FILE]
+    bodies = zip(readable, objects.read_many(item.object for item in readable), strict=True)
     with (
-        Workers(dicom.network_input, DECODER_SECONDS, DECODER_MEMORY) as apart,
+        Workers(dicom.network_input, DECODER_SECONDS, DECODER_MEMORY) as workers,
         closing(ordered_map(decode, bodies, workers=cpus(), ahead=8 * cpus())) as results,
     ):
         for item in items:
             fits = item.object.bytes <= dicom.LARGEST_FILE
-            result = next(results) if fits else RejectedImage(dicom.TOO_LARGE)
-            if isinstance(result, RejectedImage):
-                rejected[item.patient_id] = str(result)
-                log.warning("%s: rejected: %s", item.object.url, result)
-            else:
-                yield item, result
+            image = next(results) if fits else Rejected(item, dicom.TOO_LARGE)
+            if isinstance(image, Rejected):
+                log.warning("%s: rejected: %s", item.object.url, image.reason)
+            yield image
 
 
-def check_rejected(rejected: dict[str, str], count: int, share: float, what: str, advice: str) -> None:
-    """Raise InputError, with examples, where more than `share` of `count` images were rejected."""
-    if len(rejected) > share * count:
-        examples = "; ".join(f"{patient_id}: {reason}" for patient_id, reason in list(rejected.items())[:3])
-        raise InputError(
-            f"{len(rejected)} of {count} {what} cannot be read, {advice}. For example {examples}"
-        )
-
-
-def batches(
-    items: Sequence[E], size: int, sampling: Sampling, batch_size: int, rejected: dict[str, str]
-) -> Iterator[tuple[list[tuple[E, Header]], np.ndarray]]:
-    """`decoded`, gathered: lists of (item, header), and levels (n, size, size), n at most batch_size."""
-    keys: list[tuple[E, Header]] = []
+def batches(items: Sequence[Item], size: int, sampling: Sampling, batch_size: int) -> Iterator[Batch[Item]]:
+    """`decoded` in batches of `batch_size` decoded images; the last one may have fewer."""
+    images: list[Decoded[Item] | Rejected[Item]] = []
     levels: list[np.ndarray] = []
-    for item, image in decoded(items, size, sampling, rejected):
-        keys.append((item, image.header))
-        levels.append(image.levels)
-        if len(keys) == batch_size:
-            yield keys, np.stack(levels)
-            keys, levels = [], []
-    if keys:
-        yield keys, np.stack(levels)
+    for image in decoded(items, size, sampling):
+        images.append(image)
+        if isinstance(image, Decoded):
+            levels.append(image.levels)
+        if len(levels) == batch_size:
+            yield Batch(images, np.stack(levels))
+            images, levels = [], []
+    if images:
+        yield Batch(images, np.array(levels, sampling.dtype).reshape(-1, size, size))

@@ -1,5 +1,6 @@
-"""The stored pixels of a DICOM's one frame to grey levels 0..255, or a rejection that says why."""
+"""Decodes the single frame of a DICOM dataset to grey levels 0..255, or rejects it with the reason."""
 
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,40 +42,40 @@ GREY_TRANSFORMS = ("RescaleSlope", "WindowCenter", "ModalityLUTSequence", "VOILU
 
 
 class RejectedImage(ValueError):
-    """An image that cannot be used; the text says what was found, and holds nothing about the patient."""
+    """An image that cannot be used. The text says what was found and contains nothing about the patient."""
 
 
 @contextmanager
-def rejecting(what: str) -> Iterator[None]:
-    """Turn whatever a damaged file makes parsers and decoders raise into a rejection.
+def as_rejection(what: str) -> Iterator[None]:
+    """Turn any error that a damaged file causes in a parser or decoder into a RejectedImage.
 
-    Neither out of memory, a missing decoder nor a told stop is the file's fault; they pass.
+    MemoryError, ImportError (a missing decoder) and LobarError are not the file's fault and stay as they are.
     """
     try:
         yield
     except (RejectedImage, MemoryError, ImportError, LobarError):
         raise
     except InvalidDicomError:
-        raise RejectedImage("not a DICOM file: the mark DICM is not where it belongs") from None
+        raise RejectedImage("not a DICOM file: the DICM prefix is missing") from None
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
         raise RejectedImage(f"{what}: OpenCV cannot read it") from None
-    except Exception as error:  # pydicom and the decoders share no base class, and parse when asked
+    except Exception as error:  # pydicom and the decoders share no base class
         raise RejectedImage(f"{what}: {type(error).__name__}") from None
 
 
-def harmless(dataset: Dataset) -> bool:
-    """Whether its pixels need no decoder but baseline JPEG's, which neither hangs nor balloons."""
+def decodes_in_process(dataset: Dataset) -> bool:
+    """Whether the pixels are raw or 8-bit baseline JPEG, whose decoder neither hangs nor exhausts memory."""
     syntax = _syntax(dataset)
     return syntax in RAW or (syntax == JPEGBaseline8Bit and _unsigned_bytes(dataset))
 
 
-def grey(dataset: Dataset, rows: int, columns: int, reduction: int) -> np.ndarray:
-    """Grey levels (rows, columns) / reduction, rounded up: uint8, black 0.
+def grey_levels(dataset: Dataset, rows: int, columns: int, reduction: int) -> np.ndarray:
+    """Grey levels of shape (rows, columns) / reduction, rounded up: uint8, black 0.
 
-    8-bit pixels come as they are stored. Others are brought to 0..255 from the range of their window, or
-    from that of their values where they have none; padding is black and counts for no range.
+    8-bit pixels without a window or rescale keep their stored values. Others are scaled to 0..255 from the
+    range of their window, else from the range of their values without padding; padding becomes black.
     """
     if not dataset.get("PixelData"):
         raise RejectedImage("no pixel data")
@@ -107,10 +108,10 @@ def _unsigned_bytes(dataset: Dataset) -> bool:
 
 
 def _jpeg(frame: bytes, reduction: int) -> np.ndarray:
-    # libjpeg fills a truncated image with grey and says nothing
+    # libjpeg fills a truncated image with grey and reports no error
     if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise RejectedImage("truncated JPEG: its end marker is missing")
-    # a DICOM has no EXIF, and boxes are drawn on the image as it is stored
+    # boxes refer to the image as stored, so an EXIF orientation does not apply
     flags = REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     levels = cv2.imdecode(np.frombuffer(frame, np.uint8), flags)
     if levels is None:
@@ -126,40 +127,40 @@ def _frame(dataset: Dataset) -> bytes:
 
 
 def _check_jpeg(frame: bytes, rows: int, columns: int, baseline: bool) -> None:
-    """Hold the frame's own header to the file's, before a decoder takes memory for what it says.
+    """Check that the JPEG's frame header matches the DICOM header, before a decoder allocates memory for it.
 
-    The layout is that of ISO 10918-1 (B.1.1.4, B.2.2), which JPEG-LS shares (ISO 14495-1, C.2.2).
+    Layout: ISO 10918-1 (B.1.1.4, B.2.2), the same in JPEG-LS (ISO 14495-1, C.2.2).
     """
-    at = 2
-    while frame[:2] == b"\xff\xd8" and frame[at : at + 1] == b"\xff" and len(frame) >= at + 10:
-        marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4])
+    start = 2
+    while frame[:2] == b"\xff\xd8" and frame[start : start + 1] == b"\xff" and len(frame) >= start + 10:
+        marker, length = frame[start + 1], int.from_bytes(frame[start + 2 : start + 4])
         if marker in FRAME_MARKERS:
-            found = int.from_bytes(frame[at + 5 : at + 7]), int.from_bytes(frame[at + 7 : at + 9])
-            if found != (rows, columns):
+            height, width, components = struct.unpack_from(">HHB", frame, start + 5)
+            if (height, width) != (rows, columns):
                 raise RejectedImage(
-                    f"the JPEG has another size than the header's {rows} x {columns}: {found[0]} x {found[1]}"
+                    f"the JPEG has {height} rows x {width} columns; the DICOM header says {rows} x {columns}"
                 )
-            if frame[at + 9] != 1 or (baseline and marker != BASELINE):
-                raise RejectedImage("the JPEG is in colour or not baseline, unlike what the header says")
+            if components != 1 or (baseline and marker != BASELINE):
+                raise RejectedImage("the JPEG is in colour or not baseline, unlike the DICOM header")
             return
-        at += 1 if marker == 0xFF else 2 + length  # a marker may have bytes of 0xFF before it
-    raise RejectedImage("damaged JPEG: it has no header that can be read")
+        start += 1 if marker == 0xFF else 2 + length  # 0xFF bytes may precede a marker as padding
+    raise RejectedImage("damaged JPEG: it has no readable frame header")
 
 
 def _decoded(dataset: Dataset, rows: int, columns: int) -> np.ndarray:
-    needed = rows * columns * int(dataset.get("BitsAllocated", 0)) // 8
-    if _syntax(dataset) in RAW and len(dataset.PixelData) not in (needed, needed + needed % 2):
-        raise RejectedImage(f"{len(dataset.PixelData)} bytes of pixel data; {needed} are needed")
-    with rejecting("pixel data cannot be decoded"):
+    expected = rows * columns * int(dataset.get("BitsAllocated", 0)) // 8
+    if _syntax(dataset) in RAW and len(dataset.PixelData) not in (expected, expected + expected % 2):
+        raise RejectedImage(f"{len(dataset.PixelData)} bytes of pixel data; expected {expected}")
+    with as_rejection("pixel data cannot be decoded"):
         twelve_bits = _syntax(dataset) == JPEGExtended12Bit and dataset.get("BitsStored") != 8
-        stored = _by_gdcm(dataset) if twelve_bits else dataset.pixel_array
+        stored = _decoded_by_gdcm(dataset) if twelve_bits else dataset.pixel_array
     if stored.shape != (rows, columns):
         raise RejectedImage(f"pixel data of shape {stored.shape}; the header says {rows} x {columns}")
     return stored
 
 
-def _by_gdcm(dataset: Dataset) -> np.ndarray:
-    """The pixels of a JPEG of 12 bits, which GDCM decodes but pydicom does not ask it to."""
+def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
+    """The pixels of a 12-bit JPEG, which GDCM decodes but pydicom's GDCM plugin does not support."""
     import gdcm
 
     reader = gdcm.ImageReader()
@@ -167,7 +168,7 @@ def _by_gdcm(dataset: Dataset) -> np.ndarray:
         dataset.save_as(file.name, enforce_file_format=True)
         reader.SetFileName(file.name)
         reader.Read()
-    # its bytes come as a text
+    # GDCM returns bytes as str
     data = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
     return np.frombuffer(data, np.uint16).reshape(int(dataset.Rows), int(dataset.Columns))
 
@@ -177,7 +178,7 @@ def _scaled(stored: np.ndarray, dataset: Dataset, background: int) -> np.ndarray
     padding = _padding(stored, dataset)
     low, high = _range(values[~padding] if padding.any() else values, dataset)
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise RejectedImage("its window or rescale makes grey levels that are no numbers")
+        raise RejectedImage("its window or rescale values give grey levels that are not finite")
     values -= low
     values *= 255 / max(high - low, 1e-6)
     levels = np.clip(np.rint(values, out=values), 0, 255).astype(np.uint8)
@@ -186,7 +187,7 @@ def _scaled(stored: np.ndarray, dataset: Dataset, background: int) -> np.ndarray
 
 
 def _padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Which pixels are none of the image: those of PixelPaddingValue, or up to PixelPaddingRangeLimit."""
+    """Which pixels are padding: from PixelPaddingValue to PixelPaddingRangeLimit, inclusive."""
     value = dataset.get("PixelPaddingValue")
     if value is None:
         return np.zeros(stored.shape, bool)
@@ -196,7 +197,7 @@ def _padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def _range(values: np.ndarray, dataset: Dataset) -> tuple[float, float]:
-    """What becomes black and white: what a window maps its two ends to, else the lowest and highest value."""
+    """The values that become black and white: the ends of the window's output, else the extreme values."""
     if "WindowCenter" in dataset and "VOILUTSequence" not in dataset:
         values = apply_windowing(np.array([-1e9, 1e9]), dataset)
     return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)

@@ -1,7 +1,7 @@
-"""Run a function in processes of its own, each call within limits of time and memory.
+"""Runs a function in worker processes, each call within limits of time and memory.
 
-For native decoders that a damaged file can hang, crash or make ask for all memory: the process dies, and
-the one that called goes on.
+For native decoders, which a damaged file can hang, crash or make exhaust memory: then the worker process is
+lost and the caller continues.
 """
 
 import multiprocessing
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from lobar.core.errors import OutsideError
 
@@ -24,16 +24,17 @@ A = ParamSpec("A")
 R = TypeVar("R")
 
 
-class LostError(Exception):
-    """A call's process gave no result; the text says why."""
+class WorkerLostError(Exception):
+    """A worker process returned no result; the text says why, for example "died (SIGSEGV)"."""
 
 
 class Workers(Generic[A, R]):
-    """Call it as the function itself, from any thread: a call goes to an idle process or to a new one.
+    """A function that runs in worker processes; call it like the function itself, from any thread.
 
-    The function is importable, its arguments and result can be pickled; `seconds` and `memory` (bytes beyond
-    what the process has at its start) are what one call may take. An exception of the function is raised
-    here; LostError where it hangs, dies, or wants more memory; OutsideError where no process can be started.
+    A call uses an idle process or starts one. The function must be importable, its arguments and result
+    picklable. `seconds` and `memory` (bytes beyond what a process uses after its start) limit each call.
+    Exceptions of the function are raised in the caller; WorkerLostError if a call exceeds a limit or its
+    process dies; OutsideError if no process can be started.
     """
 
     def __init__(self, function: Callable[A, R], seconds: float, memory: int) -> None:
@@ -49,7 +50,7 @@ class Workers(Generic[A, R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         while self._idle:
-            self._idle.pop().end()
+            self._idle.pop().kill()
 
     def __call__(self, *arguments: A.args, **options: A.kwargs) -> R:
         try:
@@ -57,17 +58,16 @@ class Workers(Generic[A, R]):
         except IndexError:
             worker = _start(self._function, self._memory)
         try:
-            answer = worker.ask((arguments, options), self._seconds)
+            result = worker.call((arguments, options), self._seconds)
         except BaseException:
-            worker.end()
+            worker.kill()
             raise
         self._idle.append(worker)
-        if isinstance(answer, MemoryError):
-            raise LostError(f"wants more than {self._memory >> 20} MiB of memory") from answer
-        if isinstance(answer, Exception):
-            raise answer
-        result: R = answer
-        return result
+        if isinstance(result, MemoryError):
+            raise WorkerLostError(f"needed more than {self._memory >> 20} MiB of memory") from result
+        if isinstance(result, Exception):
+            raise result
+        return cast(R, result)
 
 
 @dataclass(frozen=True)
@@ -75,63 +75,63 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     pipe: Connection
 
-    def ask(self, call: Any, seconds: float) -> Any:
+    def call(self, arguments: Any, seconds: float) -> Any:
         try:
-            self.pipe.send(call)
+            self.pipe.send(arguments)
             if not self.pipe.poll(seconds):
-                raise LostError(f"takes more than {seconds:g} seconds")
+                raise WorkerLostError(f"took more than {seconds:g} seconds")
             return self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise LostError(f"died ({self.death()})") from error
+            raise WorkerLostError(f"died ({self.exit_reason()})") from error
 
-    def death(self) -> str:
-        """How the process ended, in words."""
+    def exit_reason(self) -> str:
+        """The signal or exit status that the process ended with."""
         self.process.join()
         code = self.process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit status {code}"
 
-    def end(self) -> None:
+    def kill(self) -> None:
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 def _start(function: Callable[..., Any], memory: int) -> _Worker:
-    # spawned: fork is unsafe beside the threads of storage and OpenVINO
+    # spawn, because fork is unsafe with the threads of storage and OpenVINO
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, function, memory), daemon=True)
     try:
         process.start()
     except OSError as error:
-        raise OutsideError(f"no process can be started for a decoder: {error}") from error
+        raise OutsideError(f"cannot start a decoder process: {error}") from error
     theirs.close()
     worker = _Worker(process, ours)
-    # what goes wrong until then is no file's fault
+    # no file has been sent yet, so a failure here is not caused by one
     try:
         ready = ours.poll(START_SECONDS) and ours.recv()
     except (EOFError, OSError) as error:
-        raise OutsideError(f"a decoder's process ended at its start ({worker.death()})") from error
+        raise OutsideError(f"a decoder process ended while starting ({worker.exit_reason()})") from error
     if not ready:
-        worker.end()
-        raise OutsideError(f"a decoder's process did not start within {START_SECONDS:g} seconds")
+        worker.kill()
+        raise OutsideError(f"a decoder process did not start within {START_SECONDS:g} seconds")
     return worker
 
 
 def _serve(pipe: Connection, function: Callable[..., Any], memory: int) -> None:
-    """Answer calls until the other side is gone."""
-    for told in (signal.SIGINT, signal.SIGHUP):  # from a terminal they reach the other side, too
-        signal.signal(told, signal.SIG_IGN)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what native code says may quote a header
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE
-    resource.setrlimit(resource.RLIMIT_AS, (held + memory, held + memory))
+    """Run calls until the parent process closes the pipe."""
+    for signum in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the parent as well
+        signal.signal(signum, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # warnings and native messages may quote header values
+    limit = int(Path("/proc/self/statm").read_text().split()[0]) * PAGE + memory
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(EOFError, OSError):
         pipe.send(True)
         while True:
             arguments, options = pipe.recv()
             try:
-                answer: Any = function(*arguments, **options)
-            except Exception as error:  # raised on the other side
-                answer = error
-            pipe.send(answer)
+                result: Any = function(*arguments, **options)
+            except Exception as error:  # raised in the parent
+                result = error
+            pipe.send(result)

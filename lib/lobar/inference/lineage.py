@@ -1,93 +1,91 @@
 """From a row of a submission back to what it was made of, and the same row computed again."""
 
 import bisect
-import csv
-import io
 from dataclasses import dataclass
-from typing import Any
 
 from lobar.core.errors import InputError
+from lobar.core.rejections import Rejection
 from lobar.data.listing import Image, order_key
+from lobar.data.record import Manifest
 from lobar.inference import plan as plans
 from lobar.inference import shard as shards
-from lobar.inference.plan import Plan
+from lobar.inference.record import Plan, Shard
+from lobar.inference.rows import Row, from_csv, to_csv
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model, Prediction
+from lobar.training.record import Training
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a row came from.
+    """Where a row came from: the records of the plan, the shard, the training and the dataset.
 
-    `row` is its PredictionString, `rejected` the reason why an empty one is no finding. The records are those
-    of the plan, the shard, the model's training and evaluation, and the dataset.
+    `rejection` is the reason for an empty row that is a rejection.
     """
 
     plan: Plan
-    shard: int
+    number: int
+    shard: Shard
     image: Image
-    row: str
-    rejected: str | None
-    record: dict[str, Any]
-    training: dict[str, Any]
-    evaluation: dict[str, Any]
-    dataset: dict[str, Any]
+    row: Row
+    rejection: Rejection | None
+    training: Training
+    dataset: Manifest
 
 
 def trace(place: Prediction, patient_id: str) -> Lineage:
-    """Find a patient's row. Raises InputError where no such image was planned, or its shard is not done."""
-    made = plans.read(place)
-    shard, image = _find(made, patient_id)
-    record = records.read_record(place.shard_record(shard), "predict")
-    url = place.shard_table(record["table"])
-    table = records.read_checked(url, record["table"]).decode()
-    rows = {
-        row["patientId"]: row["PredictionString"] for row in csv.DictReader(io.StringIO(table, newline=""))
-    }
+    """Find a patient's row. Raises InputError if no such image was planned, or its shard is not finished."""
+    plan = plans.read(place)
+    number, image = _find(place, plan, patient_id)
+    shard = records.read(place.shard_record(number), Shard)
+    body = records.get(place.shard_table, shard.table).removeprefix(to_csv([]))
+    rows = {row.patient_id: row for row in from_csv(body)}
     if patient_id not in rows:
-        raise InputError(f"{url}: no row of {patient_id}; remove the record of shard {shard}, run predict")
-    model = Model(made.inputs["model"])
-    training = records.read_record(model.training, "train")
+        raise InputError(
+            f"{place.shard_table(shard.table)}: no row of {patient_id}; remove the record of shard {number}, "
+            "run predict"
+        )
+    training = records.read(Model(plan.inputs.model).training, Training)
     return Lineage(
-        plan=made,
+        plan=plan,
+        number=number,
         shard=shard,
         image=image,
         row=rows[patient_id],
-        rejected=dict(record["rejected"]).get(patient_id),
-        record=record,
+        rejection=next((each for each in shard.rejected if each.patient_id == patient_id), None),
         training=training,
-        evaluation=records.read_record(model.evaluation, "evaluate"),
-        dataset=records.read_record(Dataset(training["inputs"]["dataset"]).manifest, "label-index"),
+        dataset=records.read(Dataset(training.inputs.dataset).manifest, Manifest),
     )
 
 
-def image_sha256(found: Lineage) -> str:
-    """The digest of the image's bytes. Raises InputError where they are not the planned ones."""
-    ((_, body),) = objects.read_many([found.image.object])
+def image_sha256(lineage: Lineage) -> str:
+    """The SHA-256 of the image's bytes. Raises InputError if they are not those of the plan."""
+    ((_, body),) = objects.read_many([lineage.image.object])
     if isinstance(body, Exception):
         raise body
     return records.sha256(body)
 
 
-def replay(found: Lineage) -> tuple[str, str | None]:
-    """The row computed again from the image and the model, and the reason where the image is rejected.
+def replay(lineage: Lineage) -> Row | Rejection:
+    """The row computed again from the image and the model, or why the image is rejected.
 
-    Raises InputError where the image, the model or the kind of CPU is not the planned one.
+    Raises InputError if the image, the model or the kind of CPU is not the planned one.
     """
-    rejected: dict[str, str] = {}
-    rows = shards.rows(found.plan, [found.image], rejected, "replay")
-    patient_id = found.image.patient_id
-    return rows.get(patient_id, ""), rejected.get(patient_id)
+    (result,) = shards.predict(lineage.plan, [lineage.image])
+    return result
 
 
-def _find(made: Plan, patient_id: str) -> tuple[int, Image]:
-    """The shard and the image of a patient; shards are slices of one order, so that few tables are read."""
-    parts = plans.cut(made.inputs["count"], made.inputs["shards"])
-    filled = [shard for shard, part in enumerate(parts) if part]
-    wanted = order_key(patient_id)
-    after = bisect.bisect_right(filled, wanted, key=lambda k: order_key(made.images(k)[0].patient_id))
-    for shard in filled[max(after - 1, 0) : after]:
-        for image in made.images(shard):
+def _find(place: Prediction, plan: Plan, patient_id: str) -> tuple[int, Image]:
+    """The shard and the image of a patient; shards are slices of one order, so few tables are read."""
+    parts = plans.cut(plan.inputs.count, plan.inputs.shards)
+    filled = [number for number, part in enumerate(parts) if part]
+    position = bisect.bisect_right(
+        filled,
+        order_key(patient_id),
+        key=lambda number: order_key(plans.read_slice(place, plan, number)[0].patient_id),
+    )
+    for number in filled[max(position - 1, 0) : position]:
+        for image in plans.read_slice(place, plan, number):
             if image.patient_id == patient_id:
-                return shard, image
-    raise InputError(f"{made.place.plan}: no image of {patient_id} was planned; check --patient-id")
+                return number, image
+    raise InputError(f"{place.plan}: no image of {patient_id} was planned", setting="patient_id")

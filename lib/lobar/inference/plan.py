@@ -2,118 +2,119 @@
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lobar.core import console
 from lobar.core.concurrency import ordered_map
 from lobar.core.errors import InputError
 from lobar.core.version import code_version
-from lobar.data import listing
+from lobar.data import drift, listing
 from lobar.data.listing import Image
+from lobar.data.record import Shift
 from lobar.inference import engines
-from lobar.storage import objects as store
-from lobar.storage import records
+from lobar.inference.record import Plan, PlanInputs
+from lobar.inference.release import Release
+from lobar.storage import objects, records, tables
 from lobar.storage.layout import Model, Prediction
+from lobar.training.recipe import Recipe
+from lobar.training.record import Training
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+DRIFT_SAMPLE = 200  # the first images of a plan are a random sample
+
 
 @dataclass(frozen=True)
-class Plan:
-    """A committed plan, as every shard and the merge read it."""
+class Request:
+    """What is asked of a plan.
 
-    place: Prediction
-    inputs: dict[str, Any]
-    slices: list[str]
+    shards: number of shards; 0: as many as `images_per_shard` makes. device: cpu or gpu. precision: of the
+    network's arithmetic, or auto. operating_point: tuned or notebook.
+    """
 
-    @property
-    def digest(self) -> str:
-        """What a shard's record carries to show that it belongs to this plan."""
-        return records.digest([self.inputs, self.slices])
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of the model's training, which say what the network takes."""
-        return dict(self.inputs["options"])
-
-    def images(self, shard: int) -> list[Image]:
-        """The images of one shard, in order. Raises InputError where the shard does not exist."""
-        if not 0 <= shard < len(self.slices):
-            raise InputError(f"--shard {shard}: the plan has shards 0 to {len(self.slices) - 1}")
-        rows = records.read_table(self.place.slice(shard), self.slices[shard]).to_pylist()
-        return [Image(r["patient_id"], store.Object(r["url"], r["bytes"], r["etag"])) for r in rows]
+    images_per_shard: int
+    shards: int
+    device: str
+    precision: str
+    operating_point: str
 
 
 def read(place: Prediction) -> Plan:
-    """The committed plan of a prediction. Raises InputError where there is none."""
-    record = records.read_record(place.plan, "plan")
-    return Plan(place, record["inputs"], record["slices"])
+    """The committed plan of a prediction. Raises InputError if there is none."""
+    return records.read(place.plan, Plan)
 
 
-def make(
-    images: str,
-    model: Model,
-    shards: int,
-    place: Prediction,
-    device: str,
-    precision: str,
-    operating_point: str,
-) -> tuple[Plan, list[str]]:
-    """Fix what will be predicted, by which model and how; return the plan and the objects that are no images.
+def read_slice(place: Prediction, plan: Plan, shard: int) -> list[Image]:
+    """The images of one shard, in order. Raises InputError if there is no such shard."""
+    if not 0 <= shard < len(plan.slices):
+        raise InputError(f"shard {shard}: the plan has shards 0 to {len(plan.slices) - 1}", setting="shard")
+    rows = tables.decode(records.get(place.slice, plan.slices[shard])).to_pylist()
+    return [Image(row["patient_id"], objects.Object(row["url"], row["bytes"], row["etag"])) for row in rows]
+
+
+def make(images: str, model: Model, place: Prediction, request: Request) -> Plan:
+    """Fix what will be predicted, by which model and how.
 
     Everything is resolved here once, so that no later change of the model or the folder can mix results.
-    Warns where the images are unlike those that the model was trained on. Raises InputError where the model
-    is not released, two images share a name, or the place is taken.
+    Warns if the images are unlike those that the model was trained on. Raises InputError if the model is not
+    released, two images have one name, or another plan is there.
     """
-    release = records.read_record(model.release, "evaluate")
-    chosen = engines.resolve_precision(precision, device, release)
-    offer = release["precisions"]["float32" if device == "gpu" else chosen]
-    found, others = listing.list_images(images)
-    for before, image in itertools.pairwise(found):
-        if before.patient_id == image.patient_id:
-            raise InputError(f"{image.object.url}: {before.object.url} has the same name; keep one")
-    found = _with_etags(found)
-    inputs = {
-        "images": store.absolute(images),
-        "images_digest": records.digest([(i.object.url, i.object.bytes, i.object.etag) for i in found]),
-        "count": len(found),
-        "shards": shards,
-        "model": model.url,
-        "files": release["files"],
-        "options": release["options"],
-        "operating_point": offer["operating_points"][operating_point],
-        "device": device,
-        "precision": chosen,
-        "cpu_features": offer["cpu_features"],
-        "lobar": code_version(),
-    }
-    if records.already(place.plan, inputs, "plan") is None:
-        tables = [
-            records.write_table(place.slice(shard), slice_table([found[i] for i in part]))
-            for shard, part in enumerate(cut(len(found), shards))
-        ]
-        from lobar.data import drift  # it decodes, and the merge, which reads plans too, needs no decoder
+    release = records.read(model.release, Release)
+    precision = engines.resolve_precision(request.precision, request.device, release)
+    offer = release.precisions["float32" if request.device == "gpu" else precision]
+    listed, other_objects = listing.list_images(images)
+    for previous, image in itertools.pairwise(listed):
+        if previous.patient_id == image.patient_id:
+            raise InputError(f"{image.object.url}: {previous.object.url} has the same name; keep one of them")
+    listed = _with_etags(listed)
+    inputs = PlanInputs(
+        images=objects.absolute(images),
+        images_digest=records.digest([(i.object.url, i.object.bytes, i.object.etag) for i in listed]),
+        count=len(listed),
+        shards=request.shards or -(-len(listed) // request.images_per_shard),
+        model=model.url,
+        files=release.files,
+        recipe=release.recipe,
+        operating_point=offer.tuned if request.operating_point == "tuned" else offer.notebook,
+        device=request.device,
+        precision=precision,
+        cpu_features=offer.cpu_features,
+        lobar=code_version(),
+    )
+    if plan := records.find(place.plan, Plan, inputs):
+        return plan
+    slices = [
+        records.put(place.slice, tables.encode(slice_table([listed[i] for i in part])))
+        for part in cut(inputs.count, inputs.shards)
+    ]
+    shifts = _drift(listed, model, inputs.recipe)
+    drift.warn(shifts, model.url)
+    plan = Plan(inputs=inputs, slices=slices, other_objects=other_objects, drift=shifts)
+    return records.create(place.plan, plan)
 
-        shifts = drift.from_profile(found, records.read_record(model.training, "train"))
-        drift.warn(shifts, model.url)
-        records.commit(
-            place.plan, inputs, slices=tables, others=others, drift=[asdict(each) for each in shifts]
-        )
-    return read(place), others
+
+def _drift(images: Sequence[Image], model: Model, recipe: Recipe) -> list[Shift]:
+    """How the images compare with the training images; unreadable ones of the sample are skipped."""
+    from lobar.imaging import loader  # it decodes; the merge reads plans too and needs no decoder
+
+    trained = records.read(model.training, Training).profile
+    sample = loader.decoded(images[:DRIFT_SAMPLE], recipe.image_size, recipe.sampling)
+    levels = (image.levels for image in sample if isinstance(image, loader.Decoded))
+    return drift.from_profile(images, levels, recipe.sampling, trained)
 
 
 def cut(count: int, shards: int) -> list[range]:
-    """The contiguous slices of `count` images that `shards` shards take, equal to within one image."""
+    """The contiguous slices of `count` images for `shards` shards, of equal size to within one image."""
     return [range(k * count // shards, (k + 1) * count // shards) for k in range(shards)]
 
 
 def _with_etags(images: Sequence[Image]) -> list[Image]:
-    items: Iterable[store.Object] = (image.object for image in images)
-    filled = ordered_map(store.with_etag, items, workers=store.READERS, ahead=2 * store.READERS)
-    objects = list(console.progress(filled, len(images), "images listed"))
-    return [Image(image.patient_id, item) for image, item in zip(images, objects, strict=True)]
+    items: Iterable[objects.Object] = (image.object for image in images)
+    with_etags = ordered_map(objects.with_etag, items, workers=objects.READERS, ahead=2 * objects.READERS)
+    progress = console.progress(with_etags, len(images), "images listed")
+    return [Image(image.patient_id, item) for image, item in zip(images, progress, strict=True)]
 
 
 def slice_table(images: Sequence[Image]) -> "pa.Table":

@@ -26,7 +26,7 @@ class Enlarged:
 
     values (n, m) float32, 0..1: one value for each run of rows and of columns.
     tops (n + 1), lefts (m + 1): where the runs begin, and where the last one ends. Rows and columns outside
-    of them hold nothing that matters.
+    of them are not needed.
     """
 
     values: np.ndarray
@@ -35,11 +35,11 @@ class Enlarged:
 
 
 def enlarge(probabilities: np.ndarray, rows: int, columns: int, above: float) -> Enlarged:
-    """A map (size, size), 0..1, enlarged bilinearly to rows x columns, without the margins that stay below.
+    """A map (size, size), 0..1, enlarged bilinearly to rows x columns, without the margins up to `above`.
 
     A network with a coarse head repeats its values, so that most rows and columns of the enlarged map equal
-    their neighbours: of 1024 of a 16 x 16 head 76 differ. Only what may be greater than `above` is enlarged:
-    from the first row (column) that reads one such value to the last. Source: OpenCV's INTER_LINEAR, its
+    their neighbours: of 1024 of a 16 x 16 head 76 differ. Only the part that can exceed `above` is enlarged:
+    from the first row (column) that depends on such a value to the last. Source: OpenCV's INTER_LINEAR, its
     half-pixel centres and replicated border.
     """
     tops, upper, lower, down = _axis(probabilities, rows, above)
@@ -52,10 +52,11 @@ def enlarge(probabilities: np.ndarray, rows: int, columns: int, above: float) ->
 def _axis(
     lines: np.ndarray, length: int, above: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Runs of equal lines where `lines` (size, other size) are enlarged to `length` of them.
+    """Runs of equal lines when `lines` (size, other size) are enlarged to `length` lines.
 
-    Returns their beginnings and the end of the last; for each the two lines that it lies between; the
-    second's weight. Runs before the first and after the last line with a value greater than `above` are none.
+    Returns the starts of the runs and the end of the last; for each run the two source lines that it is
+    between, and the weight of the second. Runs outside of the lines with a value greater than `above` are
+    left out.
     """
     size = len(lines)
     same = np.concatenate([[0], np.cumsum((lines[1:] != lines[:-1]).any(axis=1))])
@@ -63,10 +64,10 @@ def _axis(
     first = at.astype(int)
     second = np.minimum(first + 1, size - 1)
     weight = np.where(same[first] == same[second], 0, at - first).astype(np.float32)
-    begins = np.diff(same[first], prepend=-1).astype(bool) | (weight > 0) | (np.roll(weight, 1) > 0)
-    runs = np.flatnonzero(begins)
-    reaching = np.flatnonzero(lines.max(axis=1) > above)
-    lowest, highest = (reaching[0], reaching[-1]) if len(reaching) else (size, -1)
+    is_start = np.diff(same[first], prepend=-1).astype(bool) | (weight > 0) | (np.roll(weight, 1) > 0)
+    runs = np.flatnonzero(is_start)
+    above_lines = np.flatnonzero(lines.max(axis=1) > above)
+    lowest, highest = (above_lines[0], above_lines[-1]) if len(above_lines) else (size, -1)
     kept = (second[runs] >= lowest) & (first[runs] <= highest)
     starts, ends = runs[kept], np.append(runs, length)[1:][kept]
     return np.append(starts, ends[-1:]), first[starts], second[starts], weight[starts]
@@ -76,7 +77,7 @@ def components(enlarged: Enlarged, threshold: float) -> list[Box]:
     """Boxes of the 8-connected regions above `threshold`, in pixels of the image.
 
     A box's confidence is the mean over it. Boxes come in the order of their first pixel, row by row. Source:
-    the notebook, with OpenCV in scikit-image's place.
+    the notebook, with OpenCV instead of scikit-image.
     """
     values, tops, lefts = enlarged.values, enlarged.tops, enlarged.lefts
     above = (values > threshold).astype(np.uint8)
@@ -84,7 +85,7 @@ def components(enlarged: Enlarged, threshold: float) -> list[Box]:
         return []
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     heights, widths = np.diff(tops), np.diff(lefts)
-    found = []
+    boxes = []
     for label in range(1, count):
         x, y, across, down = (int(value) for value in stats[label, :4])
         first = x + int(np.argmax(labels[y, x : x + across] == label))
@@ -93,20 +94,20 @@ def components(enlarged: Enlarged, threshold: float) -> list[Box]:
         width, height = int(lefts[x + across]) - left, int(tops[y + down]) - top
         sums = values[box_rows, box_columns].astype(np.float64) @ widths[box_columns]
         confidence = float(heights[box_rows] @ sums) / (width * height)
-        found.append((y, first, Box(left, top, width, height, confidence)))
-    return [box for _, _, box in sorted(found, key=lambda item: item[:2])]
+        boxes.append((y, first, Box(left, top, width, height, confidence)))
+    return [box for _, _, box in sorted(boxes, key=lambda item: item[:2])]
 
 
-def apply(found: list[Box], score: float, rows: int, columns: int, point: OperatingPoint) -> list[Box]:
-    """What an operating point keeps of `components` at its threshold, on an image of that score and size."""
+def apply(boxes: list[Box], score: float, rows: int, columns: int, point: OperatingPoint) -> list[Box]:
+    """The boxes that an operating point keeps of `components`, on an image of that score and size."""
     if score < point.min_image_score:
         return []
     smallest = point.min_area * rows * columns
-    return [shrink(box, point.shrink) for box in found if box.area >= smallest]
+    return [shrink(box, point.shrink) for box in boxes if box.area >= smallest]
 
 
 def detect(probabilities: np.ndarray, rows: int, columns: int, point: OperatingPoint) -> list[Box]:
     """Boxes of one image, in its own pixels, by an operating point."""
     score = image_score(probabilities) if point.min_image_score > 0 else 1.0
-    found = components(enlarge(probabilities, rows, columns, point.threshold), point.threshold)
-    return apply(found, score, rows, columns, point)
+    boxes = components(enlarge(probabilities, rows, columns, point.threshold), point.threshold)
+    return apply(boxes, score, rows, columns, point)

@@ -12,7 +12,7 @@ from lobar.training.record import ModelFiles
 class OperatingPoint:
     """How a probability map becomes boxes.
 
-    threshold: a pixel belongs to a box where its probability is above it, 0..1.
+    threshold: a pixel belongs to a box if its probability is above it, 0..1.
     min_area: boxes smaller than this share of the image are dropped, 0..1.
     shrink: sides of every box are multiplied by it about the centre, above 0, at most 1.
     min_image_score: an image that scores less has no box at all, 0..1.
@@ -39,7 +39,7 @@ class EvaluationInputs:
 
 @dataclass(frozen=True)
 class Offer:
-    """A precision that a model may predict in, and the CPU features that it was judged with (none: any CPU)."""
+    """A precision that a model may predict in, and the CPU features it was judged with (none: any CPU)."""
 
     tuned: OperatingPoint
     notebook: OperatingPoint

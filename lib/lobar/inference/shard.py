@@ -1,97 +1,80 @@
-"""One shard of a plan: images -> boxes -> a table of rows, committed by one record."""
+"""One shard of a plan: images to boxes to a table of rows, committed by one record."""
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from lobar.core import console
 from lobar.core.errors import InputError
+from lobar.core.rejections import Rejection, check_share
 from lobar.core.version import code_version
 from lobar.data.listing import Image
 from lobar.imaging import loader
-from lobar.imaging.sampling import Sampling
-from lobar.inference.engines import ENGINE_OF_DEVICE, Engine, check_cpu
-from lobar.inference.plan import Plan, read
+from lobar.inference.engines import ENGINE_OF_DEVICE, check_cpu
+from lobar.inference.plan import read, read_slice
 from lobar.inference.postprocess import detect
-from lobar.inference.release import OperatingPoint
-from lobar.inference.submission import HEADER, prediction_string, to_csv
-from lobar.storage import objects, records
+from lobar.inference.record import Plan, Shard, ShardInputs
+from lobar.inference.rows import Row, to_csv
+from lobar.storage import records
 from lobar.storage.layout import Model, Prediction
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a shard's record says: its rows, those with a box, and the rejected ones with their reasons."""
+def run(place: Prediction, number: int, max_rejected: float) -> Shard:
+    """Predict one shard and commit it; a shard that is finished already is left as it is.
 
-    rows: int
-    with_boxes: int
-    rejected: list[list[str]]
-
-
-def run(place: Prediction, shard: int, max_rejected: float) -> Done:
-    """Predict one shard and commit it; a shard that this plan has finished already is left as it is.
-
-    Raises InputError where the plan was made by other code, or more images than the share `max_rejected`
+    Raises InputError if the plan was made by other code, or more than the share `max_rejected` of the images
     cannot be read; then nothing is committed.
     """
     plan = read(place)
-    if plan.inputs["lobar"] != code_version():
+    if plan.inputs.lobar != code_version():
         raise InputError(
-            f"{place.plan}: planned by lobar {plan.inputs['lobar']}, this is {code_version()}; "
-            "use the image that planned, or plan again with another --out"
+            f"{place.plan}: planned by lobar {plan.inputs.lobar}, this is {code_version()}; "
+            "use the container image that planned, or plan again in another place"
         )
-    images = plan.images(shard)
-    inputs = {"plan": plan.digest, "shard": shard}
-    record = records.already(place.shard_record(shard), inputs, "predict")
-    if record is None:
-        record = _predict(plan, shard, images, inputs, max_rejected)
-    else:
-        _check_share(dict(record["rejected"]), len(images), shard, max_rejected)
-        log.info("shard %d is finished already", shard)
-    return Done(record["rows"], record["with_boxes"], record["rejected"])
-
-
-def _predict(
-    plan: Plan, shard: int, images: list[Image], inputs: dict[str, Any], max_rejected: float
-) -> dict[str, Any]:
-    rejected: dict[str, str] = {}
-    found = rows(plan, images, rejected, f"shard {shard}") if images else {}
-    _check_share(rejected, len(images), shard, max_rejected)
-    # the format wants a row for a rejected image too; the record says which are no finding but a rejection
-    ordered = [(image.patient_id, found.get(image.patient_id, "")) for image in images]
-    table = to_csv(HEADER, ordered)
-    written = records.sha256(table)
-    objects.publish(plan.place.shard_table(written), table)
-    return records.commit(
-        plan.place.shard_record(shard),
-        inputs,
-        table=written,
-        rows=len(ordered),
-        with_boxes=sum(bool(text) for _, text in ordered),
-        rejected=[[patient_id, reason] for patient_id, reason in rejected.items()],
+    images = read_slice(place, plan, number)
+    inputs = ShardInputs(plan.digest, number)
+    url, what = place.shard_record(number), f"images of shard {number}"
+    if shard := records.find(url, Shard, inputs):
+        check_share(shard.rejected, len(images), max_rejected, what)
+        log.info("shard %d is finished already", number)
+        return shard
+    # the format wants a row for a rejected image too; the record says which empty rows are rejections
+    rows, rejected = [], []
+    for result in console.progress(predict(plan, images), len(images), f"shard {number}"):
+        if isinstance(result, Rejection):
+            rejected.append(result)
+            rows.append(Row.of(result.patient_id, []))
+        else:
+            rows.append(result)
+    check_share(rejected, len(images), max_rejected, what)
+    shard = Shard(
+        inputs=inputs,
+        table=records.put(place.shard_table, to_csv(rows)),
+        rows=len(rows),
+        with_boxes=sum(bool(row.prediction_string) for row in rows),
+        rejected=rejected,
     )
+    return records.create(url, shard)
 
 
-def rows(plan: Plan, images: list[Image], rejected: dict[str, str], what: str) -> dict[str, str]:
-    """The PredictionString of each image that can be read; the others are entered in `rejected`.
+def predict(plan: Plan, images: Sequence[Image]) -> Iterator[Row | Rejection]:
+    """The row of each image, or why it cannot be read.
 
-    Raises InputError where the model's files or the kind of CPU are not the planned ones.
+    Raises InputError if the model's files or the kind of CPU are not those of the plan.
     """
-    point = OperatingPoint(**plan.inputs["operating_point"])
-    opened = ENGINE_OF_DEVICE[plan.inputs["device"]]
-    check_cpu(plan.inputs["precision"], plan.inputs["cpu_features"])
-    engine: Engine = opened(Model(plan.inputs["model"]), plan.inputs["files"], plan.inputs["precision"])
-    size, sampling = int(plan.options["image_size"]), Sampling(plan.options["sampling"])
-    maps = engine.maps(loader.batches(images, size, sampling, engine.batch, rejected))
-    pairs = (pair for keys, _, batch in maps for pair in zip(keys, batch, strict=True))
-    return {
-        image.patient_id: prediction_string(detect(probabilities, header.rows, header.columns, point))
-        for (image, header), probabilities in console.progress(pairs, len(images), what)
-    }
-
-
-def _check_share(rejected: dict[str, str], images: int, shard: int, max_rejected: float) -> None:
-    advice = f"more than --max-rejected {max_rejected:g} allows; fix them or raise it"
-    loader.check_rejected(rejected, images, max_rejected, f"images of shard {shard}", advice)
+    inputs = plan.inputs
+    check_cpu(inputs.precision, inputs.cpu_features)
+    if not images:
+        return
+    engine = ENGINE_OF_DEVICE[inputs.device](Model(inputs.model), inputs.files, inputs.precision)
+    batches = loader.batches(images, inputs.recipe.image_size, inputs.recipe.sampling, engine.batch)
+    for batch, maps in engine.maps((batch, batch.levels) for batch in batches):
+        remaining = iter(maps)
+        for image in batch.images:
+            if isinstance(image, loader.Rejected):
+                yield image.rejection
+                continue
+            header = image.header
+            boxes = detect(next(remaining), header.rows, header.columns, inputs.operating_point)
+            yield Row.of(image.item.patient_id, boxes)

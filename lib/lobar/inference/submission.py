@@ -1,145 +1,102 @@
-"""PredictionString, the tables of shards, and their merge into one submission."""
+"""The merge of a plan's shards into one submission."""
 
-import csv
 import hashlib
-import io
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lobar.core import console
-from lobar.core.boxes import Box
 from lobar.core.concurrency import ordered_map
 from lobar.core.errors import InputError
+from lobar.inference import plan as plans
+from lobar.inference.record import Plan, Shard, ShardInputs, Submission, SubmissionInputs
+from lobar.inference.rows import Row, from_csv, table, to_csv
 from lobar.storage import objects, records
+from lobar.storage.layout import Prediction
 
-if TYPE_CHECKING:
-    from lobar.inference.plan import Plan
-
-HEADER = ("patientId", "PredictionString")
-REJECTED_HEADER = ("patientId", "reason")
+REJECTED_COLUMNS = ("patientId", "reason")
 NAMED = 5
 
 
-def prediction_string(boxes: Sequence[Box]) -> str:
-    """`confidence x y width height ` for each box, as the notebook wrote it; an empty text for none."""
-    return "".join(f"{b.confidence:.6f} {b.x} {b.y} {b.width} {b.height} " for b in boxes)
+def merge(place: Prediction, copy_to: str | None) -> Submission:
+    """Join the finished shards of a plan in order, publish the submission, and return its record.
 
-
-def parse_prediction_string(text: str) -> list[Box]:
-    """The boxes of a PredictionString. Raises ValueError where it is not five numbers a box."""
-    values = text.split()
-    if len(values) % 5:
-        raise ValueError(f"{len(values)} numbers, where each box has five: {text!r}")
-    return [_box(*values[i : i + 5]) for i in range(0, len(values), 5)]
-
-
-def _box(confidence: str, x: str, y: str, width: str, height: str) -> Box:
-    return Box(int(x), int(y), int(width), int(height), float(confidence))
-
-
-def to_csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
-    """A CSV with a header; texts that need it are quoted, an empty text stays empty."""
-    body = io.StringIO()
-    writer = csv.writer(body, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return body.getvalue().encode()
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What the merge made: rows in all, rows with a box, and the ids that were rejected."""
-
-    rows: int
-    with_boxes: int
-    rejected: list[list[str]]
-
-
-def merge(plan: "Plan", copy_to: str | None) -> Merged:
-    """Join the finished shards of a plan in order, publish the submission, and return its counts.
-
-    Two shards' tables are in memory at a time. Raises InputError naming every shard that is missing or
-    of another plan, and the table or row that is altered, repeated, foreign or missing.
+    The tables of two shards at a time are in memory. Raises InputError naming every shard that is missing or
+    of another plan, and the table or row that is altered, repeated, unknown or missing.
     """
-    finished = _finished(plan)
-    rejected = [pair for record in finished for pair in record["rejected"]]
-    rows = with_boxes = 0
+    plan = plans.read(place)
+    shards = _finished(place, plan)
+    rejected = [rejection for shard in shards for rejection in shard.rejected]
     with tempfile.TemporaryDirectory() as scratch:
         joined = Path(scratch) / "submission.csv"
         with joined.open("wb") as out:
-            out.write(to_csv(HEADER, []))
-            tables = ordered_map(lambda k: _checked_table(plan, k, finished[k]), range(len(finished)), 2, 2)
-            for table, found in console.progress(tables, len(finished), "shards"):
-                out.write(table)
-                rows += len(found)
-                with_boxes += sum(bool(text) for text in found)
-        with joined.open("rb") as done:
-            digest = hashlib.file_digest(done, "sha256")
-        for url in filter(None, (plan.place.submission, copy_to)):
+            out.write(to_csv([]))
+            tables = ordered_map(
+                lambda k: _checked_table(place, plan, k, shards[k]), range(len(shards)), 2, 2
+            )
+            for shard_table in console.progress(tables, len(shards), "shards"):
+                out.write(shard_table)
+        with joined.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        for url in filter(None, (place.submission, copy_to)):
             objects.publish_file(url, joined)
-    objects.publish(plan.place.rejected, to_csv(REJECTED_HEADER, rejected))
-    records.commit(
-        plan.place.lineage,
-        {"plan": plan.digest, "tables": [record["table"] for record in finished]},
+    rejected_rows = ((rejection.patient_id, rejection.reason) for rejection in rejected)
+    objects.publish(place.rejected, table(REJECTED_COLUMNS, rejected_rows))
+    submission = Submission(
+        inputs=SubmissionInputs(plan.digest, [shard.table for shard in shards]),
         submission=digest.hexdigest(),
-        rows=rows,
-        with_boxes=with_boxes,
+        rows=sum(shard.rows for shard in shards),
+        with_boxes=sum(shard.with_boxes for shard in shards),
         rejected=rejected,
-        model=plan.inputs["model"],
-        options=plan.inputs,
+        plan=plan.inputs,
     )
-    return Merged(rows, with_boxes, rejected)
+    return records.create(place.submission_record, submission)
 
 
-def _finished(plan: "Plan") -> list[dict[str, Any]]:
-    """The record of every shard, in order; raises InputError unless all are there and of this plan."""
-    there = {objects.name(item.url) for item in objects.list_objects(plan.place.shards)}
-    shards = range(len(plan.slices))
-    names = [objects.name(plan.place.shard_record(shard)) for shard in shards]
-    if missing := [str(shard) for shard, name in zip(shards, names, strict=True) if name not in there]:
+def _finished(place: Prediction, plan: Plan) -> list[Shard]:
+    """The record of every shard, in order. Raises InputError unless all are there and of this plan."""
+    there = {objects.name(item.url) for item in objects.list_objects(place.shards)}
+    numbers = range(len(plan.slices))
+    names = [objects.name(place.shard_record(number)) for number in numbers]
+    if missing := [str(number) for number, name in zip(numbers, names, strict=True) if name not in there]:
         raise InputError(
-            f"{plan.place.shards}: {len(missing)} of {len(names)} shards are missing: {_some(missing)}; "
+            f"{place.shards}: {len(missing)} of {len(names)} shards are missing: {_some(missing)}; "
             "run predict for them"
         )
-    if foreign := sorted(name for name in there if name.endswith(".json") and name not in names):
-        raise InputError(f"{plan.place.shards}: {_some(foreign)} of no shard of this plan; remove them")
-    finished = list(
-        ordered_map(lambda k: records.read_record(plan.place.shard_record(k), "predict"), shards, 8, 32)
-    )
-    for shard, record in zip(shards, finished, strict=True):
-        if record["inputs"] != {"plan": plan.digest, "shard": shard}:
-            raise InputError(
-                f"{plan.place.shard_record(shard)}: made for another plan or shard; remove it and run predict"
-            )
-    return finished
+    if unknown := sorted(name for name in there if name.endswith(".json") and name not in names):
+        raise InputError(f"{place.shards}: {_some(unknown)} of no shard of this plan; remove them")
+    urls = [place.shard_record(number) for number in numbers]
+    shards = list(ordered_map(lambda url: records.read(url, Shard), urls, 8, 32))
+    for number, (url, shard) in enumerate(zip(urls, shards, strict=True)):
+        if shard.inputs != ShardInputs(plan.digest, number):
+            raise InputError(f"{url}: made for another plan or shard; remove it and run predict")
+    return shards
 
 
-def _checked_table(plan: "Plan", shard: int, record: dict[str, Any]) -> tuple[bytes, list[str]]:
-    """A shard's table without its header, and its PredictionStrings, once its rows are the planned ones."""
-    url = plan.place.shard_table(record["table"])
-    data = records.read_checked(url, record["table"])
-    header = to_csv(HEADER, [])
-    rows = list(csv.reader(io.StringIO(data.removeprefix(header).decode(), newline="")))
-    wanted = [image.patient_id for image in plan.images(shard)]
-    found = [row[0] for row in rows]
-    if not data.startswith(header) or found != wanted:
+def _checked_table(place: Prediction, plan: Plan, number: int, shard: Shard) -> bytes:
+    """A shard's table without its header, once it is checked that its rows are those of the plan."""
+    data = records.get(place.shard_table, shard.table)
+    header = to_csv([])
+    body = data.removeprefix(header)
+    rows = from_csv(body)
+    planned = [image.patient_id for image in plans.read_slice(place, plan, number)]
+    if not data.startswith(header) or [row.patient_id for row in rows] != planned:
         raise InputError(
-            f"{url}: {_difference(found, wanted)}; remove the record of shard {shard}, run predict"
+            f"{place.shard_table(shard.table)}: {_difference(rows, planned)}; "
+            f"remove the record of shard {number}, run predict"
         )
-    return data.removeprefix(header), [row[1] for row in rows]
+    return body
 
 
-def _difference(found: list[str], wanted: list[str]) -> str:
-    repeated = [patient for patient, count in Counter(found).items() if count > 1]
-    foreign = sorted({*found} - {*wanted})
-    missing = sorted({*wanted} - {*found})
-    named = [("repeated", repeated), ("foreign", foreign), ("missing", missing)]
-    said = [f"{kind} rows {_some(patients)}" for kind, patients in named if patients]
-    return ", ".join(said) or "its rows are in another order or under another header"
+def _difference(rows: list[Row], planned: list[str]) -> str:
+    ids = [row.patient_id for row in rows]
+    differences = {
+        "repeated": [patient_id for patient_id, count in Counter(ids).items() if count > 1],
+        "unknown": sorted({*ids} - {*planned}),
+        "missing": sorted({*planned} - {*ids}),
+    }
+    words = [f"{kind} rows {_some(patient_ids)}" for kind, patient_ids in differences.items() if patient_ids]
+    return ", ".join(words) or "its rows are in another order or under another header"
 
 
 def _some(names: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Where every object is: the four kinds of folder, and the names of the objects in them.
 
-A record has one name. Data objects have the SHA-256 of their content in their name, which the record that commits
-them holds; so two writers can never exchange what a record names.
+A record has one name. Data objects have the SHA-256 of their content in their name, which the record that
+commits them holds; so two writers can never exchange what a record names.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""Objects by URL, on any fsspec filesystem: list, read many at once, publish whole or not at all.
+"""Objects by URL on any fsspec filesystem: list, read in bulk, publish atomically.
 
-A plain path is a file URL. Credentials, endpoint and region come from the environment alone
+A plain path is a file URL. Credentials, endpoint and region come only from the environment
 (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
 """
 
@@ -11,33 +11,34 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lobar.core.concurrency import in_order
 from lobar.core.errors import AbsentError, InputError, LobarError, TakenError
 from lobar.storage import retry
-from lobar.storage.filesystem import Place, place_of, run, start
-from lobar.storage.presigned import SignedReader, can_sign
+from lobar.storage.filesystem import Location, locate, run_sync, submit
+from lobar.storage.presigned import PresignedReader, can_presign
 
 READERS = 64
 AHEAD_BYTES = 64 << 20
 SMALL_BYTES = 1 << 20
-BYTES_PER_SECOND = 1_000_000  # a slower line than this is a fault
-LONG = 3600.0  # for what has no known size: a stall is noticed by the driver, which waits for every next byte
+BYTES_PER_SECOND = 1_000_000  # a slower transfer times out
+TRANSFER_SECONDS = 3600.0  # for transfers of unknown size; the driver still notices a stalled one
 OWN_ETAG = "md5:"
 PROBE = ".probe-"
 MD5 = re.compile("[0-9a-f]{32}")
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """One object of a store: its URL, its size in bytes, and the etag that changes with its content."""
+    """An object in a store: its URL, its size in bytes, and an etag that changes with its content."""
 
     url: str
     bytes: int
@@ -63,115 +64,116 @@ def name(url: str) -> str:
 
 
 def list_objects(url: str) -> list[Object]:
-    """All objects under a prefix, from a fresh listing, sorted by URL; an empty list where there are none.
+    """All objects under a prefix, from a fresh listing, sorted by URL; empty if there are none.
 
-    A store without etags leaves `etag` empty; `with_etag` fills it from the content. The probe of a
-    `check_create` that runs beside is not shown.
+    `etag` is empty if the store has none; `with_etag` computes it from the content. Probes of a concurrent
+    `check_create` are left out.
     """
-    place = _place(url)
-    found = run(retry.with_retries(url, partial(place.ask, "find", detail=True), LONG))
-    # drivers list an object at the very prefix too, and some stores what was a folder there
-    below = place.path.rstrip("/") + "/"
+    location = _locate(url)
+    listing = _call(url, "find", detail=True, more_seconds=TRANSFER_SECONDS)
+    # drivers also list an object at the prefix itself, and some stores list folders
+    prefix = location.path.rstrip("/") + "/"
     scheme = absolute(url).split("://", 1)[0]
     objects = [
         _object(f"{scheme}://{key}", info)
-        for key, info in found.items()
-        if key.startswith(below) and not key.endswith("/") and f"/{PROBE}" not in key
-        if not place.is_local or _is_file(key)
+        for key, info in listing.items()
+        if key.startswith(prefix) and not key.endswith("/") and f"/{PROBE}" not in key
+        if not location.is_local or _is_file(key)
     ]
     return sorted(objects, key=lambda item: item.url)
 
 
 def with_etag(item: Object) -> Object:
-    """`item` as it is where its store gave an etag, else with the MD5 of its content."""
+    """`item` unchanged if its store provides an etag, else with the MD5 of its content."""
     if item.etag:
         return item
-    place = _place(item.url)
-    if not place.is_local:
-        return Object(item.url, item.bytes, OWN_ETAG + _md5(read(item.url)))
-    digest = run(retry.with_retries(item.url, partial(asyncio.to_thread, _file_md5, place.path), LONG))
+    location = _locate(item.url)
+    if location.is_local:
+        digest = _with_retries(item.url, partial(asyncio.to_thread, _file_md5, location.path))
+    else:
+        digest = _md5(read(item.url))
     return Object(item.url, item.bytes, OWN_ETAG + digest)
 
 
 def read(url: str) -> bytes:
-    """The whole content of one object. Raises AbsentError where it is not there, InputError where denied."""
-    return _call(url, "cat_file", more_seconds=LONG)
+    """The content of one object. Raises AbsentError if there is none, InputError if access is denied."""
+    return _call(url, "cat_file", more_seconds=TRANSFER_SECONDS)
 
 
 def read_many(
     items: Iterable[Object], first: int | None = None
 ) -> Iterator[tuple[Object, bytes | LobarError]]:
-    """Read listed objects at once, in order, with bounded connections and memory.
+    """Read listed objects concurrently and yield them in order, with limited connections and memory.
 
-    Each comes as it was listed, or an error stands for it: OutsideError where the store fails, AbsentError
-    or InputError where the object is gone or another. With `first`, so many bytes at most of each, unchecked.
+    Each comes with its content or an error: OutsideError if the store failed, AbsentError or InputError if
+    it was removed or changed after the listing. With `first`, only so many bytes of each are read, unchecked.
     """
-    reader = _ListedReader(first)
+    reader = _CheckedReader(first)
     try:
-        yield from in_order(lambda item: start(reader.read(item)), items, AHEAD_BYTES, reader.weigh)
+        yield from in_order(lambda item: submit(reader.read(item)), items, AHEAD_BYTES, reader.weight)
     finally:
-        run(reader.close())
+        run_sync(reader.close())
 
 
-class _ListedReader:
-    """Reads objects and holds them to what was listed: size, and etag."""
+class _CheckedReader:
+    """Reads objects and checks their size and etag against the listing."""
 
     def __init__(self, first: int | None) -> None:
         self.first = first
         self.checksums = True
-        self.signed: SignedReader | None = None
+        self.presigned: PresignedReader | None = None
 
-    def weigh(self, item: Object) -> int:
-        """The memory that an object takes while it waits for its turn; a small one is a connection, too."""
+    def weight(self, item: Object) -> int:
+        """The memory an object may take, in bytes; the minimum limits the number of connections."""
         return max(item.bytes if self.first is None else self.first, SMALL_BYTES)
 
     async def read(self, item: Object) -> tuple[Object, bytes | LobarError]:
         if not item.bytes and self.first:
-            return item, b""  # a store rejects a range of nothing
+            return item, b""  # stores reject a range in an empty object
         try:
-            attempt = partial(self._once, item, _place(item.url))
-            return item, await retry.with_retries(item.url, attempt, _time_for(item.bytes))
+            attempt = partial(self._once, item, _locate(item.url))
+            return item, await retry.with_retries(item.url, attempt, item.bytes / BYTES_PER_SECOND)
         except LobarError as error:
             return item, error
 
     async def close(self) -> None:
-        if self.signed:
-            await self.signed.close()
+        if self.presigned:
+            await self.presigned.close()
 
-    async def _once(self, item: Object, place: Place) -> bytes:
-        data = await self._content(place)
+    async def _once(self, item: Object, location: Location) -> bytes:
+        data = await self._content(location)
         if self.first:
             return data
         digest = _md5(data)
         if len(data) == item.bytes and item.etag in ("", digest, OWN_ETAG + digest):
             return data
-        now = _object(item.url, await place.ask("info"))
+        now = _object(item.url, await location.call("info"))
         if item.etag.startswith(OWN_ETAG) or (now.bytes, now.etag) != (item.bytes, item.etag):
             raise InputError(
-                f"{item.url}: its content is not the one that was listed ({item.bytes} bytes then, "
+                f"{item.url}: its content has changed since it was listed ({item.bytes} bytes then, "
                 f"{now.bytes} now); run the job that listed it again"
             )
         if len(data) != item.bytes:
-            raise retry.Fault(f"{len(data)} bytes came, {item.bytes} were listed")
+            raise retry.TransientError(f"received {len(data)} bytes, {item.bytes} were listed")
         if self.checksums and MD5.fullmatch(item.etag):
-            # under KMS an etag looks like an MD5 and is none: then the same bytes come again
-            if await place.ask("cat_file") != data:
-                raise retry.Fault("its bytes are not those of its etag")
+            # under KMS an etag looks like an MD5 but is not one: a second read then returns the same bytes
+            if await location.call("cat_file") != data:
+                raise retry.TransientError("its content does not match its etag")
             self.checksums = False
         return data
 
-    async def _content(self, place: Place) -> bytes:
-        if can_sign(place.fs):
-            self.signed = self.signed or SignedReader(place.fs, READERS, retry.attempt_seconds())
-            data = await self.signed.read(place.path, self.first)
+    async def _content(self, location: Location) -> bytes:
+        if can_presign(location.fs):
+            self.presigned = self.presigned or PresignedReader(location.fs, READERS, retry.attempt_seconds())
+            data = await self.presigned.read(location.path, self.first)
             if data is not None:
                 return data
-        # the driver's own call tells what is wrong
-        return await place.ask("cat_file", **({"start": 0, "end": self.first} if self.first else {}))
+        # repeated by the driver, whose error says what is wrong
+        return await location.call("cat_file", **({"start": 0, "end": self.first} if self.first else {}))
 
 
 def exists(url: str) -> bool:
-    """Whether an object of that very URL is there now."""
+    """Whether an object exists at exactly this URL, without caching."""
     try:
         return bool(_call(url, "info")["type"] == "file")
     except AbsentError:
@@ -179,96 +181,95 @@ def exists(url: str) -> bool:
 
 
 def publish(url: str, data: bytes) -> None:
-    """Put one object: others see all of it or nothing. An object already there is replaced."""
-    if _place(url).is_local:
+    """Write one object atomically: readers see all of it or nothing. An existing object is replaced."""
+    if _locate(url).is_local:
         _write(url, lambda new: new.write_bytes(data), Path.replace)
     else:
-        _call(url, "pipe_file", data, more_seconds=_time_for(len(data)))
+        _call(url, "pipe_file", data, more_seconds=len(data) / BYTES_PER_SECOND)
 
 
 def publish_file(url: str, source: Path) -> None:
-    """Put the content of a local file as one object, without holding it in memory."""
-    place = _place(url)
-    if place.is_local:
+    """Write the content of a local file as one object, atomically, without loading it into memory."""
+    location = _locate(url)
+    if location.is_local:
         _write(url, lambda new: shutil.copyfile(source, new), Path.replace)
     else:
-        # of all operations this one alone has the object second
-        put = partial(Place(place.fs, str(source)).ask, "put_file", place.path)
-        run(retry.with_retries(url, put, _time_for(source.stat().st_size)))
+        # the only operation whose first argument is the local file
+        put = partial(Location(location.fs, str(source)).call, "put_file", location.path)
+        _with_retries(url, put, source.stat().st_size / BYTES_PER_SECOND)
 
 
 def create(url: str, data: bytes) -> bool:
-    """Put one object unless one is there; return whether what is there now is `data`.
+    """Write one object unless it exists; return whether its content is now `data`.
 
-    A rejected create is read back: the reply that was lost may have been the one to this very call.
+    A rejected create is read back, because an earlier try may have succeeded although its reply was lost.
     """
     try:
-        if _place(url).is_local:
-            # of many that link at once one succeeds, unlike with a question before a rename
+        if _locate(url).is_local:
+            # link() fails if the target exists, unlike rename()
             _write(url, lambda new: new.write_bytes(data), lambda new, target: target.hardlink_to(new))
         else:
-            _call(url, "pipe_file", data, more_seconds=_time_for(len(data)), mode="create")
+            _call(url, "pipe_file", data, more_seconds=len(data) / BYTES_PER_SECOND, mode="create")
     except TakenError:
         return read(url) == data
     return True
 
 
 def check_create(url: str) -> None:
-    """Raise InputError unless the store keeps `create`'s promise below `url`, tried on a hidden object."""
+    """Raise InputError if the store cannot `create` objects under `url`; tried on a hidden probe object."""
     probe = join(url, f"{PROBE}{uuid.uuid4().hex}")
     try:
-        kept = create(probe, b"first") and not create(probe, b"second")
+        supported = create(probe, b"first") and not create(probe, b"second")
     finally:
         remove(probe)
-    if not kept:
+    if not supported:
         raise InputError(
-            f"{url}: this store puts an object where one is already, although told not to (If-None-Match), "
-            "so two writers could both win; use a store that honours it"
+            f"{url}: this store overwrites existing objects despite If-None-Match, so two writers could both "
+            "succeed; use a store that supports conditional writes"
         )
 
 
 def remove(url: str) -> None:
-    """Remove one object, if it is there."""
+    """Remove one object, if it exists."""
     with suppress(AbsentError):
         _call(url, "rm_file")
 
 
-def _place(url: str) -> Place:
-    return place_of(absolute(url))
+def _locate(url: str) -> Location:
+    return locate(absolute(url))
 
 
 def _call(url: str, operation: str, *arguments: Any, more_seconds: float = 0, **options: Any) -> Any:
-    """One operation on one object, its passing faults waited out."""
-    ask = partial(_place(url).ask, operation, *arguments, **options)
-    return run(retry.with_retries(url, ask, more_seconds))
+    """Run one operation on one object, with retries."""
+    return _with_retries(url, partial(_locate(url).call, operation, *arguments, **options), more_seconds)
 
 
-def _time_for(size: int) -> float:
-    return size / BYTES_PER_SECOND
+def _with_retries(url: str, attempt: Callable[[], Awaitable[T]], more_seconds: float = TRANSFER_SECONDS) -> T:
+    return run_sync(retry.with_retries(url, attempt, more_seconds))
 
 
 def _is_file(path: str) -> bool:
-    """Whether a path leads to a file; a pipe would block its reader, and a linked folder is not gone into."""
+    """Whether a path is a file or a link to one: a pipe would block a reader, a linked folder is skipped."""
     if Path(path).is_file():
         return True
-    log.warning("%s: skipped: it is not a file", path)
+    log.warning("%s: skipped because it is not a file", path)
     return False
 
 
-def _write(url: str, fill: Callable[[Path], Any], place: Callable[[Path, Path], Any]) -> None:
-    """Fill a hidden file beside the target, on the same disk and never taken for an object, and place it."""
-    target = Path(_place(url).path)
+def _write(url: str, fill: Callable[[Path], Any], move: Callable[[Path, Path], Any]) -> None:
+    """Fill a hidden temporary file in the target's folder, then move it to the target."""
+    target = Path(_locate(url).path)
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
 
     def write() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             fill(new)
-            place(new, target)
+            move(new, target)
         finally:
             new.unlink(missing_ok=True)
 
-    run(retry.with_retries(url, partial(asyncio.to_thread, write), LONG))
+    _with_retries(url, partial(asyncio.to_thread, write))
 
 
 def _object(url: str, info: dict[str, Any]) -> Object:
@@ -277,7 +278,7 @@ def _object(url: str, info: dict[str, Any]) -> Object:
 
 
 def _file_md5(path: str) -> str:
-    with Path(path).open("rb") as file:  # a file may be larger than the memory
+    with Path(path).open("rb") as file:  # a file may be larger than memory
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""Bulk reads from S3 by signed URLs.
+"""Bulk reads from S3 by presigned URLs.
 
-botocore spends 2 ms of Python on a call, which bounds how many small objects a process can read; a signed URL
-and a plain GET take a third of that.
+A botocore call costs 2 ms of Python, which limits how many small objects a process can read per second. A
+presigned URL and a plain GET take a third of that.
 """
 
 import os
@@ -10,22 +10,22 @@ from typing import Any
 from urllib.request import getproxies
 
 
-def can_sign(fs: Any) -> bool:
-    """Whether a driver's store is S3, reached directly; a proxy on the way is left to the driver."""
+def can_presign(fs: Any) -> bool:
+    """Whether a driver's store is S3 and no proxy is configured, which only the driver supports."""
     return "s3" in fs.protocol and not getproxies().keys() & {"http", "https", "all"}
 
 
-class SignedReader:
-    """Reads objects by one S3 driver's signature, over connections of its own; lives in one event loop.
+class PresignedReader:
+    """Reads objects by URLs that an S3 driver presigns, over its own connections, in one event loop.
 
-    A connection over which nothing comes for `seconds` is lost.
+    A connection that is silent for `seconds` counts as lost.
     """
 
     def __init__(self, fs: Any, connections: int, seconds: float) -> None:
         import aiohttp
 
         self.fs = fs
-        # the driver heeds it too
+        # the driver uses this variable as well
         context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
         connector = aiohttp.TCPConnector(limit=connections, ssl=context)
         self.session = aiohttp.ClientSession(
@@ -33,9 +33,9 @@ class SignedReader:
         )
 
     async def read(self, path: str, first: int | None) -> bytes | None:
-        """The content of one object, or its first bytes; None where the store answers with anything else.
+        """The content of one object, or its `first` bytes; None for any status other than success.
 
-        Raises what aiohttp raises for a lost connection, a stall or a body that is too short.
+        Raises aiohttp's errors for a lost connection, a timeout or a body that is too short.
         """
         from yarl import URL
 

@@ -1,8 +1,9 @@
 """Typed records: one JSON object each, created last, so that what it names is complete.
 
-A record is a dataclass with the `format` of its fields, its `inputs` (what it was made from) and `created` (when). It
-is created and never overwritten: the same work on the same inputs finds its record, other work in the same place is
-rejected. The data that a record names are objects named by their content, so they never change either.
+A record is a dataclass with the `format` of its fields, its `inputs` (what it was made from) and `created`
+(when). It is created and never overwritten: the same work on the same inputs finds its record, other work in
+the same place is rejected. The data that a record names are objects named by their content, so they never
+change either.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ import msgspec
 
 from lobar.core.errors import AbsentError, InputError
 from lobar.storage import objects
+
+ELSEWHERE = "choose another place"
 
 
 def _now() -> str:
@@ -66,19 +69,19 @@ def read(url: str, kind: type[R]) -> R:
         raise AbsentError(f"{url}: not there; run {kind.MADE_BY} first, or check the URL") from error
     again = f"restore it, or run {kind.MADE_BY} again in another place"
     try:
-        found = msgspec.json.decode(data)
+        values = msgspec.json.decode(data)
     except ValueError as error:
         raise InputError(f"{url}: not a JSON record ({error}); {again}") from error
-    version = found.get("format") if isinstance(found, dict) else None
+    version = values.get("format") if isinstance(values, dict) else None
     if version != kind.FORMAT:
         raise InputError(f"{url}: a record of format {version!r}; this lobar reads {kind.FORMAT}; {again}")
     try:
-        return msgspec.convert(found, kind)
+        return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise InputError(f"{url}: not a record of {kind.MADE_BY} ({error}); {again}") from error
 
 
-def find(url: str, kind: type[R], inputs: object, otherwise: str = "choose another place") -> R | None:
+def find(url: str, kind: type[R], inputs: object, otherwise: str = ELSEWHERE) -> R | None:
     """The record at `url` if it was made from these inputs, None if there is none yet.
 
     Raises InputError if it was made from others; the text says what differs, and `otherwise` what to do.
@@ -91,27 +94,28 @@ def find(url: str, kind: type[R], inputs: object, otherwise: str = "choose anoth
     return record
 
 
-def create(url: str, record: R, otherwise: str = "choose another place") -> R:
+def create(url: str, record: R, otherwise: str = ELSEWHERE) -> R:
     """Create a record, the last object of its kind, and return the one that is there now.
 
-    Where another writer was first with the same inputs, its record stays. Raises InputError if it is there with other
-    inputs.
+    Where another writer was first with the same inputs, its record stays. Raises InputError if it is there
+    with other inputs.
     """
     if objects.create(url, encode(record)):
         return record
-    found = read(url, type(record))
-    _check_inputs(url, found, record.inputs, otherwise)  # type: ignore[attr-defined]
-    return found
+    existing = read(url, type(record))
+    _check_inputs(url, existing, record.inputs, otherwise)  # type: ignore[attr-defined]
+    return existing
 
 
 def _check_inputs(url: str, record: Record, inputs: object, otherwise: str) -> None:
-    found = msgspec.to_builtins(record.inputs)  # type: ignore[attr-defined]
+    recorded = msgspec.to_builtins(record.inputs)  # type: ignore[attr-defined]
     wanted = msgspec.to_builtins(inputs)
-    if found == wanted:
+    if recorded == wanted:
         return
-    differing = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
-    shown = "; ".join(f"{key} was {found.get(key)!r}, now {wanted.get(key)!r}" for key in differing[:3])
-    raise InputError(f"{url}: made from other inputs ({shown}); {otherwise}")
+    differing = sorted(key for key in {*recorded, *wanted} if recorded.get(key) != wanted.get(key))
+    shown = "; ".join(f"{key} was {recorded.get(key)!r}, now {wanted.get(key)!r}" for key in differing[:3])
+    setting = "out" if otherwise == ELSEWHERE else ""
+    raise InputError(f"{url}: made from other inputs ({shown}); {otherwise}", setting)
 
 
 def put(named: Callable[[str], str], data: bytes) -> str:

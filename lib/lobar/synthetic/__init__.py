@@ -1,1 +1,1 @@
-"""A chest-like data set in RSNA's format, so that anyone can run everything."""
+"""Synthetic chest X-rays in the format of the RSNA challenge, to run lobar without real patients."""

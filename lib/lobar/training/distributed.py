@@ -1,4 +1,4 @@
-"""One network on all GPUs of a node: each takes its share of every batch."""
+"""One network on all GPUs of a node: each GPU processes its share of every batch."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -12,12 +12,12 @@ from lobar.training.keras_backend import keras
 log = logging.getLogger(__name__)
 
 
-def all_of_this_node() -> AbstractContextManager[object]:
-    """A scope to make and compile a network in; with one GPU or none it changes nothing."""
+def all_gpus() -> AbstractContextManager[object]:
+    """A scope to create and compile a network in; with at most one GPU it changes nothing."""
     import tensorflow as tf
 
-    found = [device.name for device in tf.config.list_logical_devices("GPU")]
-    return tf.distribute.MirroredStrategy(found).scope() if len(found) > 1 else nullcontext()
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return tf.distribute.MirroredStrategy(gpus).scope() if len(gpus) > 1 else nullcontext()
 
 
 def prepare(model: keras.Model) -> None:
@@ -30,17 +30,17 @@ def prepare(model: keras.Model) -> None:
 
 
 def batch_size(model: keras.Model, wanted: int, images: int) -> int:
-    """The batch that is wanted, but no more than there are images, and a multiple of the GPUs that share it.
+    """The batch size to use: at most the wanted one and the number of images, and a multiple of the GPUs.
 
-    Raises InputError where that leaves nothing.
+    Raises InputError if no image is left.
     """
     count = _count(model)
     size = min(wanted, images)
     size -= size % count
     if size == 0:
         raise InputError(
-            f"--batch-size {wanted} and {images} training images for {count} GPUs: each needs one image "
-            "a step; give more of either, or fewer GPUs"
+            f"batch_size {wanted} and {images} training images for {count} GPUs: each GPU needs one image "
+            "per step; use a larger batch, more images or fewer GPUs"
         )
     if size < wanted:
         shared = f" for {count} GPUs" if count > 1 else ""
@@ -49,7 +49,7 @@ def batch_size(model: keras.Model, wanted: int, images: int) -> int:
 
 
 def share(model: keras.Model, batch: np.ndarray) -> Any:
-    """Each GPU's share of a batch, the first images to the first; the batch itself where there is one."""
+    """Each GPU's share of a batch, in the order of its images; the batch itself if there is one GPU."""
     count = _count(model)
     if count == 1:
         return batch

@@ -1,19 +1,12 @@
-"""Keras on its backend, imported quietly and within the CPUs this process may use."""
+"""Keras on the backend that `core.runtime` has set, imported without its messages."""
 
-import os
 import tempfile
 from pathlib import Path
 
 from lobar.core import console
-from lobar.core.concurrency import cpus
 from lobar.core.errors import InputError
 from lobar.storage import records
 from lobar.storage.layout import Model
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-# TensorFlow counts the node's CPUs, not the pod's
-for pool in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-    os.environ.setdefault(pool, str(cpus()))
 
 with console.quiet():
     import keras
@@ -24,12 +17,12 @@ with console.quiet():
 __all__ = ["keras", "layers", "load", "ops"]
 
 
-def load(place: Model, files: dict[str, str]) -> keras.Model:
-    """A model's network; files are the SHA-256 that its record has of its files.
+def load(model: Model, sha256: str) -> keras.Model:
+    """A model's network from its Keras file.
 
-    Raises InputError where the file is another one, is no network, or holds code: none from a store is run.
+    Raises InputError if the file is another one, is no network, or holds code: no code from a store is run.
     """
-    data = records.read_checked(place.keras, files["model.keras"])
+    data = records.get(model.keras, sha256)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "model.keras")
         file.write_bytes(data)
@@ -37,4 +30,4 @@ def load(place: Model, files: dict[str, str]) -> keras.Model:
             return keras.saving.load_model(file, compile=False, safe_mode=True)
         except (ValueError, TypeError) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise InputError(f"{place.keras}: not a network that may be loaded: {reason}") from error
+            raise InputError(f"{model.keras(sha256)}: not a network that may be loaded: {reason}") from error

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lobar.training.keras_backend import keras, ops
+from lobar.training.recipe import Loss
 
 
 def iou_loss(truth: Any, predicted: Any) -> Any:
@@ -32,8 +33,8 @@ def image_iou_bce_loss(truth: Any, predicted: Any) -> Any:
     return 0.5 * keras.losses.binary_crossentropy(truth, predicted) + 0.5 * (1 - iou[:, None, None])
 
 
-LOSSES: MappingProxyType[str, Callable[[Any, Any], Any]] = MappingProxyType(
-    {"notebook": iou_bce_loss, "image": image_iou_bce_loss}
+LOSSES: MappingProxyType[Loss, Callable[[Any, Any], Any]] = MappingProxyType(
+    {Loss.NOTEBOOK: iou_bce_loss, Loss.IMAGE: image_iou_bce_loss}
 )
 
 

@@ -2,7 +2,7 @@
 
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import EnumType, StrEnum
 from importlib.resources import files
 from typing import Annotated, Any
@@ -42,33 +42,23 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a training depends on besides its dataset and its seed.
-
-    network, channels, blocks, depth: the network, the channels of its first layer, the residual blocks of a stage, and
-    the number of stages, each at half the size.
-    image_size, sampling: pixels of a side that the network sees, and how an image is brought to that size.
-    epochs: passes over the training images.
-    schedule_epochs: epochs in which the cosine falls from `learning_rate` to 0; 0: as many as `epochs`.
-    batch_size: images in a step.
-    positive_fraction: share of positive images in an epoch; 0: the natural ratio.
-    precision: of the arithmetic in training.
-    init: URL of a trained model whose weights the training starts from; empty: random weights.
-    """
+    """All that a training depends on besides its dataset and its seed."""
 
     network: Network
-    channels: Count
-    blocks: Count
-    depth: Annotated[int, msgspec.Meta(ge=1, le=6)]
-    image_size: Annotated[int, msgspec.Meta(ge=16)]
-    sampling: Sampling
-    epochs: Count
+    channels: Count  # of the first layer
+    blocks: Count  # residual blocks in a stage
+    depth: Annotated[int, msgspec.Meta(ge=1, le=6)]  # number of stages, each at half the size
+    image_size: Annotated[int, msgspec.Meta(ge=16)]  # pixels of a side that the network sees
+    sampling: Sampling  # how an image is brought to that size
+    epochs: Count  # passes over the training images
+    # epochs in which the cosine falls from learning_rate to 0; 0: as many as epochs
     schedule_epochs: Annotated[int, msgspec.Meta(ge=0)]
-    learning_rate: Annotated[float, msgspec.Meta(gt=0)]
+    learning_rate: Annotated[float, msgspec.Meta(ge=0)]
     batch_size: Count
     loss: Loss
-    positive_fraction: Share
-    precision: Precision
-    init: str = ""
+    positive_fraction: Share  # share of positive images in an epoch; 0: the natural ratio
+    precision: Precision  # of the arithmetic in training
+    init: str = ""  # URL of a trained model from whose weights the training starts; empty: random weights
 
 
 def names() -> list[str]:
@@ -80,8 +70,8 @@ def names() -> list[str]:
 def load(name: str, changes: str = "") -> Recipe:
     """A recipe by its name or by the URL of a YAML file, with `changes` as `key=value,key=value`.
 
-    Raises InputError for an unknown recipe, an unknown or missing field, and a value of the wrong type or out of range;
-    the text lists what is possible.
+    Raises InputError for an unknown recipe, an unknown or missing field, and a value of the wrong type or out
+    of range; the text lists what is possible.
     """
     if name in names():
         text = (files("lobar.training") / "recipes" / f"{name}.yaml").read_text()
@@ -89,11 +79,11 @@ def load(name: str, changes: str = "") -> Recipe:
         text = objects.read(name).decode(errors="replace")
     else:
         raise InputError(
-            f"recipe {name}: there is none of that name; choose {', '.join(names())}, or give a URL"
+            f"recipe {name}: there is no such recipe; choose {', '.join(names())}, or give a URL"
         )
     values = _mapping(text, f"recipe {name}")
     recipe = _recipe(values | _changes(changes), f"recipe {name}")
-    return recipe
+    return replace(recipe, init=objects.absolute(recipe.init)) if recipe.init else recipe
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
@@ -131,22 +121,17 @@ def _recipe(values: Mapping[str, Any], where: str) -> Recipe:
         except msgspec.ValidationError:
             raise InputError(f"{where}: {name} is {value!r}; it takes {_possible(hints[name])}") from None
     if missing := [name for name in known if name not in converted and name != "init"]:
-        raise InputError(f"{where}: without {', '.join(missing)}; a recipe has all of its fields")
+        raise InputError(f"{where}: {', '.join(missing)} missing; a recipe sets every field")
     return Recipe(**converted)
 
 
 def _possible(hint: Any) -> str:
     """What a field takes, in words."""
     if isinstance(hint, EnumType):
-        return " or ".join(str(member) for member in hint)
+        return " or ".join(hint)
     if typing.get_origin(hint) is not Annotated:
         return "a text"
     kind, meta = typing.get_args(hint)
-    bounds = {"at least": meta.ge, "more than": meta.gt, "at most": meta.le}
+    bounds = {"at least": meta.ge, "at most": meta.le}
     words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
     return " and ".join([f"a {'whole ' * (kind is int)}number, {words[0]}", *words[1:]])
-
-
-def as_text(recipe: Recipe) -> str:
-    """A recipe in one line."""
-    return ", ".join(f"{name} {value}" for name, value in asdict(recipe).items())

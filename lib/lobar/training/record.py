@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lobar.core.rejections import Rejection
-from lobar.data.drift import Profile
+from lobar.data.record import Profile
 from lobar.storage.records import Record
 from lobar.training.recipe import Recipe
 
@@ -27,11 +27,25 @@ class ModelFiles:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """One epoch of a training: its learning rate, and the metrics over training and validation images."""
+
+    epoch: int
+    learning_rate: float
+    loss: float
+    accuracy: float
+    mean_iou: float
+    val_loss: float
+    val_accuracy: float
+    val_mean_iou: float
+
+
+@dataclass(frozen=True)
 class TrainingInputs:
     """What a model was trained from.
 
-    dataset, index: its URL and the SHA-256 of its index. init_weights: the SHA-256 of the weights of the model that
-    `recipe.init` names, empty without one.
+    dataset, index: its URL and the SHA-256 of its index. init_weights: the SHA-256 of the weights of the
+    model that `recipe.init` names, empty without one.
     """
 
     dataset: str
@@ -44,7 +58,7 @@ class TrainingInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Record):
-    """A trained model: its files, the SHA-256 of its history, what its images look like, and those left out."""
+    """A trained model: its files, the SHA-256 of its history, a profile of its images, rejected images."""
 
     MADE_BY: ClassVar[str] = "train"
 

@@ -1,4 +1,4 @@
-"""The decoded images of a split in memory, and the batches of an epoch drawn from them."""
+"""The decoded images of a split in memory, and the batches of an epoch."""
 
 import math
 import tempfile
@@ -10,19 +10,19 @@ import numpy as np
 from lobar.core import console
 from lobar.core.boxes import draw_mask
 from lobar.core.concurrency import cpus, ordered_map
+from lobar.core.rejections import Rejection, check_share
 from lobar.data.index import Exam
 from lobar.imaging import loader
-from lobar.training.recipe import Options
+from lobar.imaging.loader import Rejected
+from lobar.training.recipe import Recipe
 
 MEMORY_MAP_BYTES = 1 << 30
-
-
 MAX_REJECTED = 0.01
 
 
 @dataclass(frozen=True)
 class Split:
-    """The decoded images of one side, (images, size, size) in the sampling's integers, with their exams."""
+    """The decoded images of one split, (images, size, size) in the sampling's integers, with their exams."""
 
     exams: list[Exam]
     images: np.ndarray
@@ -30,18 +30,18 @@ class Split:
     def masks(self, indices: np.ndarray) -> np.ndarray:
         """Masks (len(indices), size, size), float32 0 or 1, drawn from the boxes."""
         size = self.images.shape[1]
-        drawn = [draw_mask(e.boxes, e.rows, e.columns, size) for e in (self.exams[i] for i in indices)]
-        return np.array(drawn, np.float32)
+        exams = (self.exams[i] for i in indices)
+        return np.array([draw_mask(exam.boxes, exam.rows, exam.columns, size) for exam in exams], np.float32)
 
 
-def load(exams: list[Exam], options: Options, name: str) -> tuple[Split, dict[str, str]]:
-    """Decode the images of one side into one array, on disk when large.
+def load(exams: list[Exam], recipe: Recipe, name: str) -> tuple[Split, list[Rejection]]:
+    """Decode the images of one split into one array, on disk if it is large.
 
-    Returns it with the images that cannot be decoded and why; they are left out. Raises InputError
-    where they are more than 1 in 100.
+    Returns it with the images that cannot be decoded, which are left out. Raises InputError if they are more
+    than 1 in 100.
     """
-    shape = (len(exams), options.image_size, options.image_size)
-    dtype = np.dtype(options.sampling.dtype)
+    shape = (len(exams), recipe.image_size, recipe.image_size)
+    dtype = np.dtype(recipe.sampling.dtype)
     if math.prod(shape) * dtype.itemsize > MEMORY_MAP_BYTES:
         # a file without a name: nothing is left of it, however the training ends
         with tempfile.TemporaryFile() as file:
@@ -49,46 +49,51 @@ def load(exams: list[Exam], options: Options, name: str) -> tuple[Split, dict[st
     else:
         images = np.empty(shape, dtype)
     kept: list[Exam] = []
-    rejected: dict[str, str] = {}
-    found = loader.decoded(exams, options.image_size, options.sampling, rejected)
-    for exam, image in console.progress(found, len(exams), f"{name} images"):
-        images[len(kept)] = image.levels
-        kept.append(exam)
-    advice = f"more than {MAX_REJECTED:g} of them; fix or remove them and run label-index again"
-    loader.check_rejected(rejected, len(exams), MAX_REJECTED, f"{name} images", advice)
+    rejected: list[Rejection] = []
+    decoded = loader.decoded(exams, recipe.image_size, recipe.sampling)
+    for image in console.progress(decoded, len(exams), f"{name} images"):
+        if isinstance(image, Rejected):
+            rejected.append(image.rejection)
+        else:
+            images[len(kept)] = image.levels
+            kept.append(image.item)
+    check_share(rejected, len(exams), MAX_REJECTED, f"{name} images", setting="")
     return Split(kept, images[: len(kept)]), rejected
 
 
 def batches(
-    side: Split, options: Options, batch_size: int, epoch: int
+    split: Split, recipe: Recipe, seed: int, batch_size: int, epoch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The batches (images, masks) of one epoch, from (seed, epoch) alone, so that a resumed training equals
-    an undisturbed one. Full batches only; half of the images are flipped left to right, as in the notebook.
+    """The batches (images, masks) of one epoch, (batch_size, size, size, 1) each.
+
+    They follow from (seed, epoch) alone, so that a resumed training equals an uninterrupted one. Full batches
+    only; half of the images are flipped left to right, as in the notebook.
     """
-    rng = np.random.default_rng((options.seed, epoch))
-    order = _order(side, options.positives, rng)
+    rng = np.random.default_rng((seed, epoch))
+    order = _order(split, recipe.positive_fraction, rng)
     flipped = rng.random(len(order)) > 0.5
 
-    def draw(start: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(start: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = slice(start, start + batch_size)
-        images, masks = side.images[order[chosen]], side.masks(order[chosen])
+        images, masks = split.images[order[chosen]], split.masks(order[chosen])
         flip = flipped[chosen]
         images[flip], masks[flip] = images[flip, :, ::-1], masks[flip, :, ::-1]
         return images[..., None], masks[..., None]
 
     starts = range(0, len(order) - batch_size + 1, batch_size)
-    yield from ordered_map(draw, starts, workers=cpus(), ahead=cpus() + 2)
+    yield from ordered_map(batch, starts, workers=cpus(), ahead=cpus() + 2)
 
 
-def _order(side: Split, positives: float, rng: np.random.Generator) -> np.ndarray:
-    """As many images as there are, in random order; of them the share `positives`, 0 for all of them once.
+def _order(split: Split, positive_fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """As many images as there are, in random order, with this share of positive ones; 0: each image once.
 
-    To reach the share some images come again, none a third time before all came twice, and others not.
+    To reach the share some images are repeated, no image a third time before all were used twice, and others
+    are not used.
     """
-    count = len(side.exams)
-    positive = np.array([bool(exam.boxes) for exam in side.exams])
-    if positives == 0 or positive.all() or not positive.any():
+    count = len(split.exams)
+    positive = np.array([bool(exam.boxes) for exam in split.exams])
+    if positive_fraction == 0 or positive.all() or not positive.any():
         return rng.permutation(count)
-    wanted = round(positives * count)
+    wanted = round(positive_fraction * count)
     kinds = ((wanted, np.flatnonzero(positive)), (count - wanted, np.flatnonzero(~positive)))
-    return rng.permutation(np.concatenate([np.resize(rng.permutation(kind), of) for of, kind in kinds]))
+    return rng.permutation(np.concatenate([np.resize(rng.permutation(kind), size) for size, kind in kinds]))

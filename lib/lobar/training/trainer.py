@@ -1,25 +1,27 @@
 """Fit a network on a dataset: epochs, schedule, resume, and the record of the training."""
 
-import csv
-import io
 import logging
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lobar.core import console
 from lobar.core.errors import InputError
 from lobar.core.version import code_version
 from lobar.data import drift
 from lobar.data.index import read_index
-from lobar.storage import objects, records
+from lobar.data.record import Manifest
+from lobar.storage import records
 from lobar.storage.layout import Dataset, Model
-from lobar.training import checkpoints, distributed, export, losses, networks
+from lobar.training import distributed, export, losses, networks
+from lobar.training.checkpoints import Checkpoints
 from lobar.training.keras_backend import keras
-from lobar.training.recipe import Options
+from lobar.training.recipe import Recipe
+from lobar.training.record import Epoch, Training, TrainingInputs
 from lobar.training.sampler import Split, batches, load
 
 log = logging.getLogger(__name__)
@@ -30,143 +32,135 @@ def cosine(epoch: int, epochs: int, learning_rate: float) -> float:
     return learning_rate * (math.cos(math.pi * min(epoch, epochs) / epochs) + 1) / 2
 
 
-def compile_network(options: Options) -> keras.Model:
-    """The network of the options with seeded weights, optimizer, loss and metrics."""
-    keras.utils.set_random_seed(options.seed)
-    keras.config.set_dtype_policy(options.precision)
+def compile_network(recipe: Recipe, seed: int) -> keras.Model:
+    """The network of a recipe with seeded weights, optimizer, loss and metrics."""
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(recipe.precision.value)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-    with distributed.all_of_this_node():
-        model = networks.create(
-            options.network,
-            options.sampling,
-            options.image_size,
-            options.channels,
-            options.blocks,
-            options.depth,
-        )
+    with distributed.all_gpus():
+        model = networks.create(recipe)
         model.compile(
-            optimizer=keras.optimizers.Adam(options.learning_rate),
-            loss=losses.LOSSES[options.loss],
+            optimizer=keras.optimizers.Adam(recipe.learning_rate),
+            loss=losses.LOSSES[recipe.loss],
             metrics=["accuracy", losses.mean_iou],
             jit_compile=False,
         )
-        # Adam makes its variables at the first step otherwise; a checkpoint has them
+        # Adam creates its variables at the first step otherwise; a checkpoint has them
         model.optimizer.build(model.trainable_variables)
     distributed.prepare(model)
     return model
 
 
 def fit(
-    model: keras.Model, train: Split, valid: Split, options: Options, saved: checkpoints.Checkpoints
-) -> list[dict[str, float]]:
+    model: keras.Model, train: Split, valid: Split, recipe: Recipe, seed: int, checkpoints: Checkpoints
+) -> list[Epoch]:
     """Train to the last epoch, from the newest complete checkpoint if there is one; return the history.
 
-    Each epoch ends with a checkpoint: a stopped or killed training loses no more than the epoch it was in.
+    Each epoch ends with a checkpoint: an interrupted training loses no more than the epoch it was in.
     """
-    batch_size = distributed.batch_size(model, options.batch_size, len(train.exams))
-    history = saved.restore(model)
+    batch_size = distributed.batch_size(model, recipe.batch_size, len(train.exams))
+    history = checkpoints.restore(model)
     if history:
-        log.info("resumed after epoch %d of %d", len(history), options.epochs)
-    for epoch in range(len(history), options.epochs):
+        log.info("resumed after epoch %d of %d", len(history), recipe.epochs)
+    for number in range(len(history), recipe.epochs):
         started = time.monotonic()
-        row = _epoch(model, train, options, batch_size, epoch)
-        row |= {f"val_{key}": value for key, value in validate(model, valid, batch_size).items()}
-        _check_finite(row, options)
-        history.append(row)
-        saved.save(model, history)
-        shown = ", ".join(f"{key} {row[key]:.4f}" for key in ("loss", "val_loss", "val_mean_iou"))
-        seconds = time.monotonic() - started
-        log.info("epoch %d of %d: %s, %.1f s", epoch + 1, options.epochs, shown, seconds)
+        learning_rate = cosine(number, recipe.schedule_epochs or recipe.epochs, recipe.learning_rate)
+        model.optimizer.learning_rate = learning_rate
+        drawn = batches(train, recipe, seed, batch_size, number)
+        metrics = _train(model, drawn, len(train.exams) // batch_size, f"epoch {number + 1}")
+        metrics |= {f"val_{name}": value for name, value in validate(model, valid, batch_size).items()}
+        epoch = Epoch(number + 1, learning_rate, **metrics)
+        _check_finite(epoch)
+        history.append(epoch)
+        checkpoints.save(model, history)
+        log.info(
+            "epoch %d of %d: loss %.4f, val_loss %.4f, val_mean_iou %.4f, %.1f s",
+            epoch.epoch, recipe.epochs, epoch.loss, epoch.val_loss, epoch.val_mean_iou,
+            time.monotonic() - started,
+        )  # fmt: skip
     return history
 
 
-def _epoch(
-    model: keras.Model, train: Split, options: Options, batch_size: int, epoch: int
+def _train(
+    model: keras.Model, drawn: Iterator[tuple[np.ndarray, np.ndarray]], steps: int, name: str
 ) -> dict[str, float]:
-    rate = cosine(epoch, options.schedule_epochs, options.learning_rate)
-    model.optimizer.learning_rate = rate
-    drawn = batches(train, options, batch_size, epoch)
-    steps = len(train.exams) // batch_size
-    seen = [
+    """One epoch: the mean of each metric over its images."""
+    logs = [
         (
             len(images),
             model.train_on_batch(
                 distributed.share(model, images), distributed.share(model, masks), return_dict=True
             ),
         )
-        for images, masks in console.progress(drawn, steps, f"epoch {epoch + 1}")
+        for images, masks in console.progress(drawn, steps, name)
     ]
-    return {"epoch": epoch + 1, "learning_rate": rate, **_means(seen)}
+    return _means(logs)
 
 
-def _check_finite(row: dict[str, float], options: Options) -> None:
-    if not (math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])):
+def _check_finite(epoch: Epoch) -> None:
+    if not (math.isfinite(epoch.loss) and math.isfinite(epoch.val_loss)):
         raise InputError(
-            f"the training diverged in epoch {row['epoch']}: loss {row['loss']}, val_loss {row['val_loss']}; "
-            f"give a smaller --learning-rate than {options.learning_rate:g}"
+            f"the training diverged in epoch {epoch.epoch}: loss {epoch.loss}, val_loss {epoch.val_loss}; "
+            f"choose a smaller learning_rate"
         )
 
 
-def validate(model: keras.Model, side: Split, batch_size: int) -> dict[str, float]:
-    """Loss, accuracy and mean_iou over all images of a side."""
-    seen = []
-    for start in range(0, len(side.exams), batch_size):
-        indices = np.arange(start, min(start + batch_size, len(side.exams)))
-        masks = side.masks(indices)[..., None]
-        seen.append(
-            (len(indices), model.test_on_batch(side.images[indices, ..., None], masks, return_dict=True))
-        )
-    return _means(seen)
+def validate(model: keras.Model, split: Split, batch_size: int) -> dict[str, float]:
+    """Loss, accuracy and mean_iou over all images of a split."""
+    logs = []
+    for start in range(0, len(split.exams), batch_size):
+        indices = np.arange(start, min(start + batch_size, len(split.exams)))
+        images, masks = split.images[indices, ..., None], split.masks(indices)[..., None]
+        logs.append((len(indices), model.test_on_batch(images, masks, return_dict=True)))
+    return _means(logs)
 
 
-def _means(seen: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Each metric's mean over images, from batches of so many; Keras gives those of a batch alone."""
-    weights = [count for count, _ in seen]
-    return {key: float(np.average([logs[key] for _, logs in seen], weights=weights)) for key in seen[0][1]}
+def _means(logs: list[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Each metric's mean over images, from (images, metrics) of each batch."""
+    weights = [count for count, _ in logs]
+    names = logs[0][1]
+    return {name: float(np.average([log[name] for _, log in logs], weights=weights)) for name in names}
 
 
-def run(data: Dataset, model: Model, options: Options) -> dict[str, Any]:
-    """Train on a dataset and put the model's files; return its record, new or already there.
+def run(dataset: Dataset, model: Model, recipe: Recipe, seed: int) -> Training:
+    """Train on a dataset, put the model's files, and return its record, new or already there.
 
-    Raises InputError where the dataset or an option is wrong, or the place holds another training.
+    Raises InputError if the dataset or the recipe is wrong, or another training is there.
     """
-    manifest = records.read_record(data.manifest, "label-index")
-    inputs = {
-        "dataset": data.url,
-        "index": manifest["index"],
-        "options": asdict(options),
-        "lobar": code_version(),
-    }
-    saved = checkpoints.Checkpoints(model.checkpoints(records.digest(inputs)[:12]))
-    if options.init:
-        began = records.read_record(Model(options.init).training, "train")
-        inputs["init"] = began["files"]["openvino.bin"]  # model.keras has the time in it
-    if record := records.already(model.training, inputs, "train"):
-        log.info("trained already: %s", model.url)
-        saved.clear()  # what an attempt may have left that was ended while it did so itself
-        return record
-    compiled = compile_network(options)
-    if options.init:
-        export.warm_start(compiled, Model(options.init), began["files"])
-    train, rejected = load(read_index(data, "train"), options, "train")
-    valid, others = load(read_index(data, "valid"), options, "valid")
-    history = fit(compiled, train, valid, options, saved)
-    files = export.export(compiled, model, train.images)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, history[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    objects.publish(model.history, table.getvalue().encode())
-    record = records.commit(
-        model.training,
-        inputs,
-        files=files,
-        parameters=compiled.count_params(),
-        profile=drift.profile(train.exams, train.images, options.sampling),
-        rejected=rejected | others,
+    manifest = records.read(dataset.manifest, Manifest)
+    initial = records.read(Model(recipe.init).training, Training) if recipe.init else None
+    inputs = TrainingInputs(
+        dataset=dataset.url,
+        index=manifest.index,
+        recipe=recipe,
+        # not the Keras file, which holds the time
+        init_weights=initial.files.float32_weights if initial else "",
+        seed=seed,
+        lobar=code_version(),
     )
-    saved.clear()
+    checkpoints = Checkpoints(model.checkpoints(records.digest(inputs)[:12]))
+    if record := records.find(model.training, Training, inputs):
+        log.info("trained already: %s", model.url)
+        checkpoints.clear()  # an earlier attempt may have been killed while it did so
+        return record
+    network = compile_network(recipe, seed)
+    if initial:
+        export.warm_start(network, Model(recipe.init), initial.files)
+    train, rejected = load(read_index(dataset, "train"), recipe, "train")
+    valid, also_rejected = load(read_index(dataset, "valid"), recipe, "valid")
+    history = fit(network, train, valid, recipe, seed, checkpoints)
+    table = pd.DataFrame([asdict(epoch) for epoch in history]).to_csv(index=False, lineterminator="\n")
+    record = Training(
+        inputs=inputs,
+        files=export.export(network, model, train.images),
+        history=records.put(model.history, table.encode()),
+        parameters=network.count_params(),
+        profile=drift.profile(train.exams, train.images, recipe.sampling),
+        rejected=[*rejected, *also_rejected],
+    )
+    record = records.create(model.training, record)
+    checkpoints.clear()
     return record

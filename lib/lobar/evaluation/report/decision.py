@@ -1,50 +1,37 @@
-"""The page that tells why a challenger was promoted or not, and in what it differs from the champion."""
+"""The page that says why a challenger was promoted or not, and in what it differs from the champion."""
 
-import json
-from typing import Any
+from dataclasses import asdict
 
 from lobar.data import drift
+from lobar.data.record import Manifest
 from lobar.evaluation import compare
-from lobar.evaluation.compare import Comparison
-from lobar.evaluation.registry import Entry
-from lobar.evaluation.report import page
-from lobar.storage import objects, records
+from lobar.evaluation.registry import Decision
+from lobar.evaluation.report.page import page
+from lobar.storage import records
 from lobar.storage.layout import Dataset, Model
+from lobar.training.record import Training
 
 
-def render(entry: Entry) -> bytes:
-    """A registry's record of a promotion as HTML: the decision, what it rests on, and how the models differ.
+def render(decision: Decision) -> bytes:
+    """A promotion's record as HTML: the decision, what it is based on, and how the models differ.
 
-    Raises InputError where what one of the models was trained on is no longer there.
+    Raises InputError if what one of the models was trained on is no longer there.
     """
-    assert entry.comparison is not None, "a rollback compares nothing"
-    found = Comparison.of(entry.comparison)
-    challenger = Model(entry.inputs["challenger"]["model"])
-    models = {"challenger": challenger} | ({"champion": Model(found.other)} if found.other else {})
+    assert decision.comparison is not None and decision.inputs is not None, "a rollback compares nothing"
+    comparison = decision.comparison
+    models = {"challenger": Model(decision.inputs.challenger.model)}
+    if comparison.other:
+        models["champion"] = Model(comparison.other)
     trained = {name: compare.exams_of(model) for name, model in models.items()}
-    return page.page(
+    trainings = [records.read(model.training, Training) for model in models.values()]
+    recipes = [asdict(training.inputs.recipe) | {"seed": training.inputs.seed} for training in trainings]
+    values = {name: [recipe[name] for recipe in recipes] for name in recipes[0]}
+    return page(
         "decision.html",
-        entry=entry,
-        found=found,
+        decision=decision,
+        comparison=comparison,
         models=models,
-        options=_differing([_training(model)["inputs"]["options"] for model in models.values()]),
-        sides={name: _summary(model) for name, model in models.items()},
-        shifts=drift.between(trained["challenger"], trained["champion"]) if found.other else [],
-        difference=page.difference,
+        differing={name: row for name, row in values.items() if any(value != row[0] for value in row)},
+        manifests=[records.read(Dataset(t.inputs.dataset).manifest, Manifest) for t in trainings],
+        shifts=drift.between(trained["challenger"], trained["champion"]) if comparison.other else [],
     )
-
-
-def _training(model: Model) -> dict[str, Any]:
-    return records.read_record(model.training, "train")
-
-
-def _summary(model: Model) -> dict[str, Any]:
-    """The counts of a model's dataset, by side."""
-    summary = json.loads(objects.read(Dataset(_training(model)["inputs"]["dataset"]).summary))
-    return {side: summary[side] for side in ("train", "valid")}
-
-
-def _differing(options: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """The options whose values are not the same, with the value of each model."""
-    names = {name: [each.get(name) for each in options] for name in options[0]}
-    return {name: values for name, values in names.items() if any(value != values[0] for value in values)}

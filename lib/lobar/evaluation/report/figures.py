@@ -2,40 +2,34 @@
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lobar.evaluation.analysis import FROC_IOU, Analysis, Curve
 from lobar.evaluation.bootstrap import Interval
+from lobar.evaluation.record import SYSTEMS
 
-TRUTH, FOUND, FAINT = "#3b82f6", "#ef4444", "#9ca3af"
+TRUTH, PREDICTED, FAINT = "#3b82f6", "#ef4444", "#9ca3af"
 
 
-# what is drawn in it takes the colour of the page's text, which is light on a dark screen
+# drawn in this colour, lines and texts get the colour of the page's text, which is light on a dark screen
 INK = "#0a0b0c"
 
 
-SYSTEMS = {
-    "tuned": "network, tuned operating point",
-    "notebook": "network, the notebook's operating point",
-    "heuristic": "no network: threshold and shape",
-    "empty": "always empty",
-}
-
-
-def comparison(systems: dict[str, Interval]) -> Figure:
+def comparison(systems: Mapping[str, Interval]) -> Figure:
     """The metric of each system as a bar with its interval."""
     figure = Figure(figsize=(8, 2.2), layout="constrained")
     axes = figure.subplots()
-    for place, (name, title) in enumerate(reversed(SYSTEMS.items())):
+    for place, (name, title) in enumerate(reversed(list(SYSTEMS.items()))):
         value = systems[name]
         if value.metric is None or value.low is None or value.high is None:
             continue
-        axes.barh(place, value.metric, height=0.6, color=FOUND if name == "tuned" else FAINT)
+        axes.barh(place, value.metric, height=0.6, color=PREDICTED if name == "tuned" else FAINT)
         axes.plot([value.low, value.high], [place, place], color=INK, linewidth=1.5)
         axes.text(value.high + 0.01, place, f"{value.metric:.3f}", va="center", fontsize=9, color=INK)
         axes.text(-0.01, place, title, va="center", ha="right", fontsize=9, color=INK)
@@ -47,42 +41,41 @@ def comparison(systems: dict[str, Interval]) -> Figure:
     return figure
 
 
-def analysis_figures(found: Analysis) -> Iterable[Figure]:
+def analysis_figures(analysis: Analysis) -> Iterable[Figure]:
     """The metric by IoU threshold, ROC, FROC and calibration, those that exist."""
     figure, axes = _panel("Challenge metric by IoU threshold", "IoU threshold", "metric")
-    axes.plot([float(iou) for iou in found.by_iou], list(found.by_iou.values()), ".-", color=FOUND)
+    axes.plot([float(iou) for iou in analysis.by_iou], list(analysis.by_iou.values()), ".-", color=PREDICTED)
     axes.set_ylim(0, 1)
     yield figure
-    if found.roc is not None:
+    if analysis.roc is not None:
         figure, axes = _panel(
-            f"ROC of images: area {found.roc.area:.3f}", "negatives called", "positives called"
+            f"ROC of images: area {analysis.roc.area:.3f}", "false positive images", "true positive images"
         )
         axes.plot([0, 1], [0, 1], ":", color=FAINT)
-        _draw(axes, found.roc)
+        _draw(axes, analysis.roc)
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         yield figure
-    if found.froc is not None:
+    if analysis.froc is not None:
         figure, axes = _panel(
-            f"FROC of boxes: hits beyond IoU {FROC_IOU:g}", "false boxes an image", "boxes found"
+            f"FROC of boxes: hits above IoU {FROC_IOU:g}", "false boxes per image", "truth boxes hit"
         )
-        _draw(axes, found.froc)
-        axes.set_xlim(0, max(0.1, *found.froc.x))
+        _draw(axes, analysis.froc)
+        axes.set_xlim(0, max(0.1, *analysis.froc.x))
         yield figure
     figure, axes = _panel("Calibration of the image score", "image score", "share positive")
     axes.plot([0, 1], [0, 1], ":", color=FAINT)
-    axes.plot(found.calibration.x, found.calibration.y, ".-", color=FOUND)
+    axes.plot(analysis.calibration.x, analysis.calibration.y, ".-", color=PREDICTED)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     yield figure
 
 
-def training_figures(rows: Sequence[dict[str, str]]) -> Iterable[Figure]:
-    """Loss, accuracy and IoU of training and validation by epoch, as the notebook drew them."""
-    epochs = [int(row["epoch"]) for row in rows]
+def training_figures(epochs: pd.DataFrame) -> Iterable[Figure]:
+    """Loss, accuracy and IoU of training and validation by epoch, as in the notebook."""
     for key, title in (("loss", "Loss"), ("accuracy", "Accuracy"), ("mean_iou", "IoU")):
         figure, axes = _panel(title, "epoch", "")
-        axes.plot(epochs, [float(row[key]) for row in rows], ".-", label="train", color=TRUTH)
-        axes.plot(epochs, [float(row[f"val_{key}"]) for row in rows], ".-", label="valid", color=FOUND)
+        axes.plot(epochs["epoch"], epochs[key], ".-", label="train", color=TRUTH)
+        axes.plot(epochs["epoch"], epochs[f"val_{key}"], ".-", label="valid", color=PREDICTED)
         axes.legend(frameon=False, labelcolor=INK)
         yield figure
 
@@ -106,13 +99,13 @@ def _plain(axes: Any) -> None:
 
 
 def _draw(axes: Any, curve: Curve) -> None:
-    axes.step(curve.x, curve.y, where="post", color=FOUND)
+    axes.step(curve.x, curve.y, where="post", color=PREDICTED)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def svg(figure: Figure, name: str) -> str:
-    """A figure as SVG for the midst of an HTML page; equal figures of one name are equal text."""
+    """A figure as SVG to put into an HTML page; equal figures of one name are equal texts."""
     body = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

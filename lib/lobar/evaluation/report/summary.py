@@ -1,4 +1,4 @@
-"""One page about a workflow that has ended: what failed and why, and what lies in storage."""
+"""One page about a workflow that has ended: what failed and why, and what it left in storage."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -6,17 +6,17 @@ from datetime import timedelta
 
 from lobar.core.errors import AbsentError, LobarError
 from lobar.evaluation import registry
-from lobar.evaluation.bootstrap import Interval
-from lobar.evaluation.evaluate import verdict
+from lobar.evaluation.record import Evaluation, verdict
+from lobar.inference.record import Submission
 from lobar.storage import records
 from lobar.storage.layout import Model, Prediction, Registry
 
 ADVICE = (
-    ("(exit code 2)", "the input is wrong: fix what the line names, then submit again"),
-    ("(exit code 75)", "something outside failed: submit again, what is finished is kept"),
-    ("(exit code 1)", "an internal error: its log has the details"),
+    ("(exit code 2)", "the input is wrong: fix what the message names, then submit again"),
+    ("(exit code 75)", "something outside failed: submit again; what is finished is kept"),
+    ("(exit code 1)", "an internal error: the log has the details"),
     ("OOMKilled", "out of memory: raise the template's memory limit"),
-    ("timeout", "no node took the pod in time: is there a node of that pool, and does the image exist?"),
+    ("timeout", "no node took the pod in time: check that the node pool and the container image exist"),
 )
 MESSAGE = 300
 
@@ -24,17 +24,17 @@ MESSAGE = 300
 def ended(workflow: str, status: str, seconds: float, failures: str) -> list[str]:
     """How a workflow ended, and each node that failed with its message and what to do.
 
-    `failures` is Argo's `workflow.failures`, a JSON list; whatever else it is is shown as it came.
+    `failures` is Argo's `workflow.failures`, a JSON list; anything else is shown unchanged.
     """
     lines = [f"{workflow}: {status} after {timedelta(seconds=round(seconds))}"]
     try:
         nodes = json.loads(failures or "[]")
         # Argo quotes the list once more
         nodes = (json.loads(nodes) if isinstance(nodes, str) else nodes) or []
-        told = {f"{node['displayName']}: {_reason(node['message'])}": node["message"] for node in nodes}
+        messages = {f"{node['displayName']}: {_reason(node['message'])}": node["message"] for node in nodes}
     except (ValueError, TypeError, KeyError):
         return [*lines, f"  failures: {_line(failures)}"]
-    for line, message in told.items():
+    for line, message in messages.items():
         if not message or message.startswith("retryStrategy."):
             continue  # a node that failed because another did
         lines.append(f"  {line}")
@@ -51,50 +51,49 @@ def left(model: Model | None, prediction: Prediction | None, champions: Registry
         parts.append((f"submission {prediction.submission}", lambda: _submission(prediction)))
     if champions:
         parts.append((f"registry {champions.url}", lambda: _champion(champions)))
-    return [line for name, part in parts for line in _told(name, part)]
+    return [line for name, part in parts for line in _lines(name, part)]
 
 
-def _told(name: str, part: Callable[[], Iterator[str]]) -> list[str]:
+def _lines(name: str, part: Callable[[], Iterator[str]]) -> list[str]:
     try:
         return [name, *(f"  {line}" for line in part())]
     except AbsentError:
         return [f"{name}: not made"]
-    except (LobarError, KeyError, TypeError) as error:
+    except LobarError as error:
         return [f"{name}: cannot be read: {_line(error)}"]
 
 
 def _model(model: Model) -> Iterator[str]:
-    record = records.read_record(model.evaluation, "evaluate")
-    systems = {name: Interval(**value) for name, value in record["systems"].items()}
-    tuned = systems["tuned"]
-    if tuned.metric is not None:
-        yield f"challenge metric {tuned.metric:.3f} ({tuned.low:.3f} to {tuned.high:.3f})"
-    yield verdict(systems)
-    yield f"report: {model.report}"
+    evaluation = records.read(model.evaluation, Evaluation)
+    if evaluation.systems["tuned"].metric is not None:
+        yield f"challenge metric {evaluation.systems['tuned']}"
+    yield verdict(evaluation.systems)
+    yield f"report: {model.report(evaluation.report)}"
 
 
 def _submission(prediction: Prediction) -> Iterator[str]:
-    record = records.read_record(prediction.lineage, "merge-submission")
-    yield f"{record['rows']} rows, {record['with_boxes']} with boxes, {len(record['rejected'])} rejected"
-    for patient_id, reason in record["rejected"][:3]:
-        yield f"REJECTED {patient_id}: {reason}"
+    submission = records.read(prediction.submission_record, Submission)
+    yield (f"{submission.rows} rows, {submission.with_boxes} with boxes, {len(submission.rejected)} rejected")
+    for rejection in submission.rejected[:3]:
+        yield f"REJECTED {rejection.patient_id}: {rejection.reason}"
 
 
-def _champion(champions: Registry) -> Iterator[str]:
-    entries = registry.history(champions)
-    if not entries:
-        raise AbsentError(champions.url)
-    yield f"champion: {entries[-1].champion['model'] if entries[-1].champion else 'none yet'}"
-    yield entries[-1].why
+def _champion(place: Registry) -> Iterator[str]:
+    decisions = registry.history(place)
+    if not decisions:
+        raise AbsentError(place.url)
+    champion = decisions[-1].champion
+    yield f"champion: {champion.model if champion else 'none yet'}"
+    yield decisions[-1].reason
 
 
 def _reason(message: str) -> str:
-    """What Argo says of a node: the exit code, and the last line of its container's message."""
-    code, found, said = message.partition("): ")
-    return _line(f"{code}{found}{said.strip().rpartition(chr(10))[2]}")
+    """A node's message from Argo: the exit code, and the last line of its container's message."""
+    code, separator, text = message.partition("): ")
+    return _line(f"{code}{separator}{text.strip().rpartition(chr(10))[2]}")
 
 
 def _line(text: object) -> str:
-    """Text as one line of a bearable length."""
+    """Text as one line of limited length."""
     line = " ".join(str(text).split())
     return line if len(line) <= MESSAGE else line[: MESSAGE - 1] + "…"

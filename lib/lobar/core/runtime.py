@@ -1,0 +1,29 @@
+"""Settings for the whole process, made before any job starts. Importing a module of lobar changes none."""
+
+import logging
+import os
+import sys
+import warnings
+from contextlib import suppress
+
+from lobar.core.concurrency import cpus
+from lobar.core.errors import InputError
+
+
+def prepare() -> None:
+    """Turn off telemetry, keep header values out of logs, and limit TensorFlow to this process's CPUs.
+
+    Call it once, before the libraries concerned are imported. Environment variables that are already set are
+    kept. Child processes inherit them, so a process that only starts other jobs should not call this.
+    """
+    # OpenVINO's converter and NNCF would report every use to a web analytics service
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    # pydicom warns twice, by `warnings` and by its logger, and quotes header values, which may identify a
+    # patient; it resets the logger's level when it is imported, so a level would not help
+    warnings.filterwarnings("ignore", module=r"pydicom\.")
+    logging.getLogger("pydicom").propagate = False
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    with suppress(InputError):  # a wrong LOBAR_CPUS is reported by the job itself, as one plain line
+        # TensorFlow counts the CPUs of the node, not of the pod
+        for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            os.environ.setdefault(variable, str(cpus()))

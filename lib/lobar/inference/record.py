@@ -1,0 +1,96 @@
+"""The records of plan, predict and merge-submission."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lobar.core.rejections import Rejection
+from lobar.data.record import Shift
+from lobar.inference.release import OperatingPoint
+from lobar.storage import records
+from lobar.storage.records import Record
+from lobar.training.recipe import Recipe
+from lobar.training.record import ModelFiles
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """All that the rows of a prediction depend on, and how many images and shards there are."""
+
+    images: str
+    images_digest: str
+    count: int
+    shards: int
+    model: str
+    files: ModelFiles
+    recipe: Recipe
+    operating_point: OperatingPoint
+    device: str
+    precision: str
+    cpu_features: list[str]
+    lobar: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Record):
+    """The record of plan: the SHA-256 of each shard's list of images, and how they compare with the
+    training's.
+    """
+
+    MADE_BY: ClassVar[str] = "plan"
+
+    inputs: PlanInputs
+    slices: list[str]
+    other_objects: list[str]
+    drift: list[Shift]
+
+    @property
+    def digest(self) -> str:
+        """What a shard's record carries to show that it belongs to this plan."""
+        return records.digest([self.inputs, self.slices])
+
+
+@dataclass(frozen=True)
+class ShardInputs:
+    """The digest of a plan and the number of a shard."""
+
+    plan: str
+    shard: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard(Record):
+    """The record of predict: the SHA-256 of its table, the number of rows and of those with a box,
+    rejections.
+    """
+
+    MADE_BY: ClassVar[str] = "predict"
+
+    inputs: ShardInputs
+    table: str
+    rows: int
+    with_boxes: int
+    rejected: list[Rejection]
+
+
+@dataclass(frozen=True)
+class SubmissionInputs:
+    """The digest of a plan, and the SHA-256 of the table of each of its shards."""
+
+    plan: str
+    tables: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission(Record):
+    """The record of merge-submission: the SHA-256 of the CSV, its rows, those with a box, rejections, and the
+    plan.
+    """
+
+    MADE_BY: ClassVar[str] = "merge-submission"
+
+    inputs: SubmissionInputs
+    submission: str
+    rows: int
+    with_boxes: int
+    rejected: list[Rejection]
+    plan: PlanInputs
