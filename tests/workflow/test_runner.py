@@ -150,7 +150,7 @@ def test_ctrl_c_stops_the_steps(bench: Bench) -> None:
     ran.send_signal(signal.SIGINT)
     _, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 75
-    assert stderr.splitlines()[-1] == "error: interrupted (SIGINT); run the same command again to go on"
+    assert stderr.splitlines()[-1] == "error: interrupted (SIGINT); run the same command again to continue"
     assert "interrupted a" in bench.events()
 
 
