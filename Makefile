@@ -41,8 +41,7 @@ run: install $(filter minio,$(STORE)) ## synthetic data to a report and a submis
 main-job:
 	@$(BIN)/python -m jobs demo-data --out $(ROOT)/data
 	@$(BIN)/python -m lobar.workflow workflows/full.yaml --parallel $(PARALLEL) \
-		-p root=$(ROOT) -p artifacts=$(RUN) -p shards=4 -p valid-fraction=0.22 -p batch-size=8 -p learning-rate=0.002 \
-		-p image-size=128 -p channels=12 -p depth=2 -p epochs=6
+		-p root=$(ROOT) -p artifacts=$(RUN) -p recipe=demo -p shards=4 -p valid-fraction=0.22
 
 # $(call build-minio,message if it cannot be built): the project no longer publishes binaries
 build-minio = command -v minio >/dev/null || test -x .tools/minio || { command -v go >/dev/null && \

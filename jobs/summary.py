@@ -16,6 +16,7 @@ class Chain(StrEnum):
     full = "full"
     predict = "predict"
     retrain = "retrain"
+    demo_data = "demo-data"
 
 
 def main(
@@ -36,8 +37,8 @@ def main(
     lines = summary.ended(workflow, status.value, seconds, failures)
     print("\n".join(lines), flush=True)  # the store that failed the workflow may fail what follows too
     left = summary.left(
-        Model(absolute(model)) if model and chain is not Chain.predict else None,
-        Prediction(absolute(prediction)) if prediction and chain is not Chain.retrain else None,
+        Model(absolute(model)) if model and chain in (Chain.full, Chain.retrain) else None,
+        Prediction(absolute(prediction)) if prediction and chain in (Chain.full, Chain.predict) else None,
         Registry(absolute(registry)) if registry and chain is Chain.retrain else None,
     )
     print("\n".join(left))

@@ -1,6 +1,6 @@
 """Our workflows on a real cluster: Argo's controller drives our images, watched through the API server.
 
-Run by `make test-cluster`, which brings up the cluster and says where it is.
+Run by `make test-cluster`, which starts the cluster and sets KUBECONFIG.
 """
 
 import base64
@@ -25,7 +25,7 @@ from tests.support.stores import use_server
 
 pytestmark = pytest.mark.cluster
 ROOT = "s3://lobar"
-PARAMETERS = dict(item.split("=") for item in WORKFLOW) | {"root": ROOT, "shards": "4"}
+PARAMETERS = dict(item.split("=", 1) for item in WORKFLOW) | {"root": ROOT, "shards": "4"}
 TRAINING = {name: value for name, value in PARAMETERS.items() if name not in ("shards", "max-rejected-new")}
 NETWORK = "libopenvino_intel_cpu_plugin"
 CPUS = "2"
@@ -52,13 +52,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def _fit_into_this_machine() -> None:
     """It has fewer processors than the templates request, and than train may use."""
-    templates = yaml.safe_load((WORKFLOWS / "job-templates.yaml").read_text())["spec"]["templates"]
     smaller = [
         {"op": "replace", "path": f"/spec/templates/{i}/container/resources/{path}", "value": value}
-        for i in range(len(templates))
+        for i, template in enumerate(_templates())
+        if "container" in template
         for path, value in (("requests", LESS), ("limits/cpu", CPUS))
     ]
-    kubectl("patch", "workflowtemplate", "lobar-jobs", "--type=json", f"--patch={json.dumps(smaller)}")
+    kubectl("patch", "workflowtemplate", "lobar", "--type=json", f"--patch={json.dumps(smaller)}")
+
+
+def _templates() -> list[dict[str, Any]]:
+    return yaml.safe_load((WORKFLOWS / "lobar.yaml").read_text())["spec"]["templates"]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +77,8 @@ def submission(name: str) -> bytes:
 
 
 def here(module: str, *arguments: str) -> None:
-    """Run a module in this machine, outside the cluster."""
-    # as many threads for training as the pod's limit says: sums depend on their number
+    """Run a module on this machine, outside the cluster."""
+    # as many threads for training as in the pod: floating-point sums depend on their number
     environment = {**os.environ, "LOBAR_CPUS": CPUS}
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -90,17 +94,25 @@ def test_full_makes_the_same_submission_as_here(full: Run, tmp_path: Path) -> No
 
 
 def test_the_controller_runs_what_the_local_runner_would(full: Run) -> None:
+    """The golden file has one line for all shards, with {{item}} for the number of the shard."""
     golden = (Path(__file__).parents[1] / "workflows/golden/full.txt").read_text()
     waits = full.waits_for()
     lines = []
     for task in ("label-index", "train", "evaluate", "plan", "predict", "merge-submission"):
         lines.append(task + (f"  (after {', '.join(waits[task])})" if waits[task] else ""))
-        for name in sorted(name for name in full.arguments if name.split("(")[0] == task):
-            lines.append("    " + " ".join(full.arguments[name]).replace(full.name, "NAME"))
+        names = sorted(name for name in full.arguments if name.split("(")[0] == task)
+        assert len(names) == (int(PARAMETERS["shards"]) if task == "predict" else 1)
+        commands = set()
+        for number, name in enumerate(names):
+            command = "    " + " ".join(full.arguments[name]).replace(full.name, "NAME")
+            commands.add(command.replace(f"--shard={number} ", "--shard={{item}} "))
+        lines += sorted(commands)
     assert "\n".join(lines) + "\n" == golden
+    (shards,) = full.attempts("plan")[-1]["outputs"]["parameters"]
+    assert (shards["name"], shards["value"]) == ("shards", PARAMETERS["shards"])
 
 
-def test_what_a_run_leaves_for_people(full: Run) -> None:
+def test_the_metrics_and_artifacts_of_a_run(full: Run) -> None:
     evaluate, merge = full.attempts("evaluate")[-1], full.attempts("merge-submission")[-1]
     figures = {
         each["name"]: each["value"] for node in (evaluate, merge) for each in node["outputs"]["parameters"]
@@ -117,15 +129,15 @@ def test_what_a_run_leaves_for_people(full: Run) -> None:
     assert (
         full.of("predict(0:0)")["progress"].split("/")[0] == full.of("predict(0:0)")["progress"].split("/")[1]
     )
-    summary = full.attempts("summary")[-1]
+    summary = full.attempts_at_exit()[-1]
     (page,) = (each["s3"]["key"] for each in summary["outputs"]["artifacts"] if each["name"] == "summary")
     lines = objects.read(f"{ROOT}/{page}").decode().splitlines()
     assert lines[0].startswith(f"{full.name}: Succeeded after ")
     assert any(line.startswith("  21 rows, ") for line in lines)
 
 
-def test_a_predict_pod_that_is_taken_away_is_replaced(full: Run) -> None:
-    """As when a node is lost: the pod is gone at once, without a word, in the midst of its shard."""
+def test_a_lost_predict_pod_is_replaced(full: Run) -> None:
+    """As when a node is lost: the pod is deleted in the middle of its shard, without a signal."""
     run = submit(WORKFLOWS / "predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
     until("a shard with its network", lambda: _halted("--shard=2", NETWORK), every=0.02)
     pod = run.running("predict(2:2)")
@@ -136,9 +148,9 @@ def test_a_predict_pod_that_is_taken_away_is_replaced(full: Run) -> None:
 
 
 def _halted(argument: str, library: str) -> bool:
-    """Whether a job with that argument has that library loaded; it stands there until it is killed."""
+    """Whether a job with that argument has that library loaded; if so, it is stopped until it is killed."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # processes end while one looks
+        with suppress(OSError):  # a process may end during the search
             words = (folder / "cmdline").read_text().split("\0")
             if words[0].endswith("python") and argument in words and library in (folder / "maps").read_text():
                 os.kill(int(folder.name), signal.SIGSTOP)
@@ -163,7 +175,7 @@ def test_prediction_on_the_gpu_pool_is_a_parameter(full: Run) -> None:
     assert submission(run.name).count(b"\n") == submission(full.name).count(b"\n")
 
 
-def test_a_wrong_input_is_not_tried_again_and_tells_why(full: Run) -> None:
+def test_a_wrong_input_is_not_retried_and_is_explained(full: Run) -> None:
     run = submit(
         WORKFLOWS / "predict.yaml",
         PREDICTING | {"images": f"{ROOT}/none", "model": f"{ROOT}/models/{full.name}"},
@@ -174,22 +186,24 @@ def test_a_wrong_input_is_not_tried_again_and_tells_why(full: Run) -> None:
     assert "\n" not in attempt["message"]
     (page,) = (
         each["s3"]["key"]
-        for each in run.attempts("summary")[-1]["outputs"]["artifacts"]
+        for each in run.attempts_at_exit()[-1]["outputs"]["artifacts"]
         if each["name"] == "summary"
     )
     assert "-> the input is wrong" in objects.read(f"{ROOT}/{page}").decode()
 
 
-def test_training_goes_on_where_its_pod_was_taken_away(cluster: None) -> None:
+def test_training_resumes_after_its_pod_was_deleted(cluster: None) -> None:
     """As when a node is drained or preempted: the pod is interrupted first."""
-    long = {"epochs": "120", "registry": f"{ROOT}/other-registry"}  # half a minute to take the pod away in
+    changes = PARAMETERS["recipe-changes"].replace("epochs=12,", "epochs=120,")
+    assert "epochs=120," in changes  # half a minute, in which the pod is deleted
+    long = {"recipe-changes": changes, "registry": f"{ROOT}/other-registry"}
     run = submit(WORKFLOWS / "retrain.yaml", TRAINING | long)
     model = f"{ROOT}/models/{run.name}"
     until("the first epoch", lambda: any("checkpoints" in item.url for item in objects.list_objects(model)))
     kubectl("delete", "pod", run.running("train")["metadata"]["name"], "--wait=false")
     assert run.ended() == "Succeeded"
     first, second = run.attempts("train")
-    # which one depends on whether the controller sees the pod's end or its absence first
+    # the message depends on whether the controller first sees the end of the pod or that it is gone
     assert "(exit code 75): error: interrupted" in first["message"] or first["message"] == "pod deleted"
     assert second["phase"] == "Succeeded"
     log = next(each["s3"]["key"] for each in second["outputs"]["artifacts"] if each["name"] == "main-logs")
@@ -200,7 +214,7 @@ def test_training_goes_on_where_its_pod_was_taken_away(cluster: None) -> None:
     assert files[0]["openvino.bin"] == files[1]["openvino.bin"]
 
 
-def test_the_cron_retrains_and_promotes_only_what_is_better(full: Run) -> None:
+def test_the_cron_retrains_and_promotes_only_a_better_model(full: Run) -> None:
     document = yaml.safe_load((WORKFLOWS / "retrain.yaml").read_text())
     document["spec"]["schedules"] = ["* * * * *"]
     argo.with_parameters(document["spec"]["workflowSpec"], TRAINING)
@@ -226,7 +240,7 @@ def test_the_cron_retrains_and_promotes_only_what_is_better(full: Run) -> None:
     )
 
 
-def test_a_stopped_workflow_leaves_nothing_by_half(full: Run) -> None:
+def test_a_stopped_workflow_leaves_no_partial_objects(full: Run) -> None:
     places = {
         "dataset": f"{ROOT}/datasets/stopped",
         "model": f"{ROOT}/models/stopped",
@@ -247,7 +261,7 @@ def test_a_stopped_workflow_leaves_nothing_by_half(full: Run) -> None:
 
 def _pod() -> dict[str, Any]:
     """A pod with the restrictions of our templates."""
-    template = yaml.safe_load((WORKFLOWS / "job-templates.yaml").read_text())["spec"]["templates"][0]
+    template = next(template for template in _templates() if "container" in template)
     container = {
         "name": "main",
         "image": "lobar",

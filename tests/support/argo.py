@@ -22,19 +22,19 @@ def kubectl(*arguments: str, text: str | None = None) -> str:
     return done.stdout
 
 
-def until(what: str, found: Callable[[], Any], seconds: float = WORKFLOW_SECONDS, every: float = 0.5) -> Any:
-    """The first true answer of `found`, which is asked again `every` so many seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if answer := found():
-            return answer
+def until(what: str, check: Callable[[], Any], seconds: float = WORKFLOW_SECONDS, every: float = 0.5) -> Any:
+    """The first true result of `check`, which is called again after `every` seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := check():
+            return result
         time.sleep(every)
     raise AssertionError(f"{what}: not within {seconds:g} s")
 
 
 @dataclass
 class Run:
-    """One workflow on the cluster. `arguments` are those of the pods seen, by the task that they are of."""
+    """One workflow on the cluster. `arguments` are those of its pods, by task."""
 
     name: str
     arguments: dict[str, list[str]] = field(default_factory=dict)
@@ -55,31 +55,35 @@ class Run:
         nodes = self.nodes()
         return [nodes[child] for child in self.of(task)["children"] if nodes[child]["type"] == "Pod"]
 
+    def attempts_at_exit(self) -> list[dict[str, Any]]:
+        """The nodes of the attempts of the onExit template, in order."""
+        return self.attempts(f"{self.name}.onExit")
+
     def pods(self) -> list[dict[str, Any]]:
         label = f"--selector=workflows.argoproj.io/workflow={self.name}"
         return json.loads(kubectl("get", "pods", label, "-o", "json"))["items"]
 
     def running(self, task: str) -> dict[str, Any]:
-        """The pod in which a task runs now, or nothing."""
+        """The running pod of a task; empty if there is none."""
         for pod in self.pods():
             if _task(pod).startswith(task) and pod["status"]["phase"] == "Running":
                 return pod
         return {}
 
     def ended(self) -> str:
-        """Wait for the end, noting the pods' arguments, and return the phase."""
+        """Wait for the end, record the pods' arguments, and return the phase."""
 
-        def look() -> str:
+        def phase_at_end() -> str:
             for pod in self.pods():
                 (main,) = (each for each in pod["spec"]["containers"] if each["name"] == "main")
                 self.arguments[_task(pod)] = main["args"]
             phase = self.document().get("status", {}).get("phase", "")
             return phase if phase in ("Succeeded", "Failed", "Error") else ""
 
-        return str(until(f"{self.name} to end", look))
+        return str(until(f"the end of {self.name}", phase_at_end))
 
     def waits_for(self) -> dict[str, list[str]]:
-        """Each task with those that it waits for, as the controller's graph has them."""
+        """Each task with the tasks that it waits for, as in the controller's graph."""
         nodes = self.nodes()
         parents: dict[str, set[str]] = {}
         for node in nodes.values():
@@ -87,11 +91,11 @@ class Run:
                 parents.setdefault(_plain(nodes[child]), set()).add(_plain(node))
         (root,) = (node for node in nodes.values() if node["displayName"] == self.name)
         own = {_plain(root)}
-        return {task: sorted(found - {task} - own) for task, found in sorted(parents.items()) if task}
+        return {task: sorted(before - {task} - own) for task, before in sorted(parents.items()) if task}
 
 
 def _plain(node: dict[str, Any]) -> str:
-    """The task that a node is of, without the number of a shard or an attempt."""
+    """The task of a node, without the number of a shard or an attempt."""
     return str(node["displayName"]).split("(")[0]
 
 
@@ -102,21 +106,20 @@ def _task(pod: dict[str, Any]) -> str:
 
 
 def submit(file: Path, parameters: dict[str, str]) -> Run:
-    """What `argo submit FILE -p NAME=VALUE` does; of a CronWorkflow, what `--from` does."""
+    """Submit like `argo submit FILE -p NAME=VALUE`, or for a CronWorkflow like `--from`."""
     document = yaml.safe_load(file.read_text())
     if document["kind"] == "CronWorkflow":
         document["metadata"] = {"generateName": document["metadata"]["name"] + "-"}
         document |= {"kind": "Workflow", "spec": document["spec"]["workflowSpec"]}
     with_parameters(document["spec"], parameters)
-    made = kubectl("create", "-f", "-", "-o", "jsonpath={.metadata.name}", text=json.dumps(document))
-    return Run(made)
+    return Run(kubectl("create", "-f", "-", "-o", "jsonpath={.metadata.name}", text=json.dumps(document)))
 
 
 def with_parameters(spec: dict[str, Any], parameters: dict[str, str]) -> None:
-    """Put values into a workflow's arguments, in the place of its defaults."""
-    declared = {each["name"]: each for each in spec["arguments"]["parameters"]}
-    declared |= {name: {"name": name, "value": value} for name, value in parameters.items()}
-    spec["arguments"]["parameters"] = list(declared.values())
+    """Set a workflow's own arguments, which have precedence over those of its WorkflowTemplate."""
+    own = {each["name"]: each for each in spec.get("arguments", {}).get("parameters", [])}
+    own |= {name: {"name": name, "value": value} for name, value in parameters.items()}
+    spec["arguments"] = {"parameters": list(own.values())}
 
 
 def runs() -> Iterator[Run]:
@@ -126,7 +129,7 @@ def runs() -> Iterator[Run]:
 
 
 def metric(name: str) -> float:
-    """What the controller tells Prometheus now."""
+    """The current value of one of the controller's metrics for Prometheus."""
     pod = kubectl("get", "pods", "--namespace=argo", "-o", "jsonpath={.items[0].metadata.name}")
     page = kubectl("get", "--raw", f"/api/v1/namespaces/argo/pods/https:{pod}:9090/proxy/metrics")
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))

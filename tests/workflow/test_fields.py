@@ -1,4 +1,4 @@
-"""What the local run rejects by name, and what it passes over."""
+"""The fields that the local run rejects by name, and those that it ignores."""
 
 import re
 from collections.abc import Callable
@@ -31,29 +31,32 @@ def _container(**fields: Any) -> Callable[[Bench], object]:
 TASK = "spec.templates[0].dag.tasks[0]"
 CONTAINER = "spec.templates[1].container"
 REJECTED = [
-    (_task(when="1 == 2"), f"{TASK}.when: the local run does not execute this"),
-    (_task(withItems=[1]), f"{TASK}.withItems: the local run"),
-    (_task(withSequence={"start": 1}), f"{TASK}.withSequence.start: the local run"),
+    (_task(when="1 < 2"), f"{TASK}.when: found '1 < 2'"),
+    (_task(when="a == 'b' && c == d"), f"{TASK}.when: found \"a == 'b' && c == d\""),
+    (_task(when="true == true"), f"{TASK}.when: found 'true == true'"),
+    (
+        _task(when="{{tasks.b.outputs.parameters.x}} == 1"),
+        f"{TASK}.when: {{{{tasks.b.outputs.parameters.x}}}} has",
+    ),
+    (_task(withItems=[1]), f"{TASK}.withItems: not supported by the local run"),
+    (_task(withSequence={"start": 1}), f"{TASK}.withSequence.start: not supported"),
     (_task(withSequence={"count": "many"}), f"{TASK}.withSequence.count: found 'many'"),
-    (_task(withSequence={"count": 1, "format": "%s"}), f"{TASK}.withSequence.format: found '%s'"),
-    (_task(dependencies=["a"]), f"{TASK}.dependencies: the local run"),
-    (_task(continueOn={"failed": True}), f"{TASK}.continueOn: the local run"),
-    (_task(hooks={}), f"{TASK}.hooks: the local run"),
+    (_task(withSequence={"count": 1, "format": "%s"}), f"{TASK}.withSequence.format: not supported"),
+    (
+        _task(withSequence={"count": "{{tasks.b.outputs.parameters.x}}"}),
+        f"{TASK}.withSequence.count: {{{{tasks.b.outputs.parameters.x}}}} has no value",
+    ),
+    (_task(dependencies=["a"]), f"{TASK}.dependencies: not supported by the local run"),
+    (_task(continueOn={"failed": True}), f"{TASK}.continueOn: not supported by the local run"),
+    (_task(hooks={}), f"{TASK}.hooks: not supported by the local run"),
     (_task(depends="a.Failed"), f"{TASK}.depends: found 'a.Failed'"),
     (_task(depends="b || c"), f"{TASK}.depends: found 'b || c'"),
     (_task(depends="b"), f"{TASK}.depends: there is no task 'b'"),
-    (_task(depends="a"), "spec.templates[0].dag.tasks: tasks wait in a cycle: a -> a"),
+    (_task(depends="a"), "spec.templates[0].dag.tasks: tasks depend on each other in a cycle: a -> a"),
     (_task(template="none"), f"{TASK}.template: there is no template 'none'"),
-    (_task(template="main"), "spec.templates[0]: the local run wants a container"),
-    (
-        _task(templateRef={"name": "n", "template": "t"}),
-        f"{TASK}.templateRef.template: there is no template 't' in n",
-    ),
-    (
-        _task(templateRef={"name": "n", "clusterScope": True}),
-        f"{TASK}.templateRef.clusterScope: the local run",
-    ),
-    (_task(arguments={"artifacts": []}), f"{TASK}.arguments.artifacts: the local run"),
+    (_task(template="main"), "spec.templates[0]: the local run needs a container"),
+    (_task(templateRef={"name": "n", "template": "t"}), f"{TASK}.templateRef: not supported"),
+    (_task(arguments={"artifacts": []}), f"{TASK}.arguments.artifacts: not supported by the local run"),
     (_task(arguments={}), "spec.templates[1].inputs.parameters[0]: 'name' has no value"),
     (
         _task(arguments={"parameters": [{"name": "x", "value": 1}]}),
@@ -61,46 +64,68 @@ REJECTED = [
     ),
     (
         _task(arguments={"parameters": [{"name": "name"}]}),
-        f"{TASK}.arguments.parameters[0].value: a value is missing",
+        f"{TASK}.arguments.parameters[0].value: the value is missing",
     ),
     (
         _task(arguments={"parameters": [{"name": "name", "value": "{{item}}"}]}),
-        f"{TASK}.arguments.parameters[0].value: {{{{item}}}} is not declared",
+        f"{TASK}.arguments.parameters[0].value: {{{{item}}}} has no value",
     ),
     (
         _task(arguments={"parameters": [{"name": "name", "value": "{{workflow.parameters.x}}"}]}),
-        f"{TASK}.arguments.parameters[0].value: {{{{workflow.parameters.x}}}} is not declared",
+        f"{TASK}.arguments.parameters[0].value: {{{{workflow.parameters.x}}}} has no value",
     ),
     (_spec(entrypoint="none"), "spec.entrypoint: there is no template 'none'"),
-    (_spec(entrypoint="stub"), "spec.templates[1]: the local run wants a dag"),
-    (_spec(hooks={}), "spec.hooks: the local run"),
-    (_spec(templateDefaults={}), "spec.templateDefaults: the local run"),
-    (_spec(workflowTemplateRef={"name": "x"}), "spec.workflowTemplateRef: the local run"),
-    (_spec(arguments={"artifacts": []}), "spec.arguments.artifacts: the local run"),
+    (_spec(entrypoint="stub"), "spec.templates[1]: the local run needs a dag"),
+    (_spec(hooks={}), "spec.hooks: not supported by the local run"),
+    (_spec(templateDefaults={}), "spec.templateDefaults: not supported by the local run"),
+    (
+        _spec(workflowTemplateRef={"name": "x"}),
+        "spec.workflowTemplateRef.name: there is no WorkflowTemplate 'x'",
+    ),
+    (_spec(workflowTemplateRef={}), "spec.workflowTemplateRef.name: the value is missing"),
+    (
+        _spec(workflowTemplateRef={"name": "x", "clusterScope": True}),
+        "spec.workflowTemplateRef.clusterScope: not supported",
+    ),
+    (_spec(arguments={"artifacts": []}), "spec.arguments.artifacts: not supported by the local run"),
     (
         _spec(arguments={"parameters": [{"name": "x"}]}),
-        "spec.arguments.parameters[0].value: a value is missing",
+        "spec.arguments.parameters[0].value: the value is missing",
     ),
-    (_template(script={}), "spec.templates[1].script: the local run"),
-    (_template(sidecars=[]), "spec.templates[1].sidecars: the local run"),
-    (_template(outputs={"exitCode": "0"}), "spec.templates[1].outputs.exitCode: the local run"),
-    (_template(inputs={"artifacts": []}), "spec.templates[1].inputs.artifacts: the local run"),
+    (_template(script={}), "spec.templates[1].script: not supported by the local run"),
+    (_template(sidecars=[]), "spec.templates[1].sidecars: not supported by the local run"),
+    (
+        _template(outputs={"exitCode": "0"}),
+        "spec.templates[1].outputs.exitCode: not supported by the local run",
+    ),
+    (
+        _template(inputs={"artifacts": []}),
+        "spec.templates[1].inputs.artifacts: not supported by the local run",
+    ),
+    (
+        _template(outputs={"parameters": [{"name": "x"}]}),
+        "spec.templates[1].outputs.parameters[0].valueFrom.path: the value is missing",
+    ),
+    (
+        _template(outputs={"parameters": [{"name": "x", "valueFrom": {"path": "x", "default": "1"}}]}),
+        "spec.templates[1].outputs.parameters[0].valueFrom.default: not supported",
+    ),
     (
         _template(retryStrategy={"limit": 3}),
-        "spec.templates[1].retryStrategy: the local run knows one policy only",
+        "spec.templates[1].retryStrategy: the local run supports only this one",
     ),
-    (_container(command=[]), f"{CONTAINER}.command: a command is missing"),
-    (_container(args=["{{=1 + 1}}"]), f"{CONTAINER}.args[0]: {{{{=1 + 1}}}} is not declared"),
+    (_container(command=[]), f"{CONTAINER}.command: missing"),
+    (_container(args=["{{=1 + 1}}"]), f"{CONTAINER}.args[0]: {{{{=1 + 1}}}} has no value"),
     (
         _container(args=["{{inputs.parameters.y}}"]),
-        f"{CONTAINER}.args[0]: {{{{inputs.parameters.y}}}} is not",
+        f"{CONTAINER}.args[0]: {{{{inputs.parameters.y}}}} has no value",
     ),
     (_container(args=["$(HOME)"]), f"{CONTAINER}.args[0]: '$(HOME)': a cluster would expand"),
-    (_container(args="a b"), f"{CONTAINER}.args: found str; a list is wanted"),
-    (_container(args=[["a"]]), f"{CONTAINER}.args[0]: a text or a number is wanted"),
-    (_container(workingDir="/x"), f"{CONTAINER}.workingDir: the local run"),
-    (_container(lifecycle={}), f"{CONTAINER}.lifecycle: the local run"),
-    (_container(env=[{"name": "x"}]), f"{CONTAINER}.env[0].value: a value is missing"),
+    (_container(args="a b"), f"{CONTAINER}.args: found str; expected a list"),
+    (_container(args=[["a"]]), f"{CONTAINER}.args[0]: expected a string or a number"),
+    (_container(workingDir="/x"), f"{CONTAINER}.workingDir: not supported by the local run"),
+    (_container(lifecycle={}), f"{CONTAINER}.lifecycle: not supported by the local run"),
+    (_container(env=[{"name": "x"}]), f"{CONTAINER}.env[0].value: the value is missing"),
     (
         _container(env=[{"name": "x", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}]),
         f"{CONTAINER}.env[0].valueFrom.resourceFieldRef.resource: found 'limits.memory'",
@@ -115,7 +140,7 @@ def test_rejects_by_name(bench: Bench, change: Callable[[Bench], object], text: 
     with pytest.raises(InputError) as rejected:
         bench.run()
     assert str(rejected.value).startswith(f"w.yaml: {text}")
-    assert bench.noted() == []
+    assert bench.events() == []
 
 
 def test_rejects_two_tasks_of_one_name(bench: Bench) -> None:
@@ -125,9 +150,9 @@ def test_rejects_two_tasks_of_one_name(bench: Bench) -> None:
         bench.read()
 
 
-def test_rejects_a_parameter_that_nobody_declares(bench: Bench) -> None:
+def test_rejects_an_undeclared_parameter(bench: Bench) -> None:
     bench.task("a")
-    with pytest.raises(InputError, match=r"-p rooot: w.yaml has no such parameter"):
+    with pytest.raises(InputError, match=r"w.yaml: there is no parameter 'rooot'; possible names: none"):
         bench.read(rooot="x")
 
 
@@ -138,14 +163,17 @@ def test_rejects_a_parameter_that_nobody_declares(bench: Bench) -> None:
         ("kind: Workflow\n---\nkind: CronWorkflow", "found 2 workflows"),
         ("kind: [", "not a YAML file"),
         ("- a\n- b", "found 0 workflows"),
-        ("kind: Workflow", "spec.entrypoint: a value is missing"),
-        ("kind: CronWorkflow", "spec.workflowSpec.entrypoint: a value is missing"),
-        ("kind: CronWorkflow\nspec: {workflowSpec: {hooks: {}}}", "spec.workflowSpec.hooks: the local run"),
-        ("kind: Workflow\nspec: text", "spec: the local run does not execute this"),
-        ("kind: Workflow\nspec: {templates: {a: b}}", "spec.templates: the local run does not execute this"),
+        ("kind: Workflow", "spec.entrypoint: the value is missing"),
+        ("kind: CronWorkflow", "spec.workflowSpec.entrypoint: the value is missing"),
+        (
+            "kind: CronWorkflow\nspec: {workflowSpec: {hooks: {}}}",
+            "spec.workflowSpec.hooks: not supported by the local run",
+        ),
+        ("kind: Workflow\nspec: text", "spec: not supported by the local run"),
+        ("kind: Workflow\nspec: {templates: {a: b}}", "spec.templates: not supported by the local run"),
     ],
 )
-def test_rejects_a_file_that_holds_no_workflow(bench: Bench, text: str, message: str) -> None:
+def test_rejects_a_file_without_a_workflow(bench: Bench, text: str, message: str) -> None:
     bench.file.write_text(text)
     with pytest.raises(InputError, match=re.escape(message)):
         steps.read(bench.file, {})
@@ -156,7 +184,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         steps.read(tmp_path / "none.yaml", {})
 
 
-def test_what_only_a_cluster_has_is_ignored(bench: Bench) -> None:
+def test_fields_with_a_meaning_only_on_a_cluster_are_ignored(bench: Bench) -> None:
     bench.document["metadata"] |= {"labels": {"a": "b"}, "annotations": {}, "namespace": "x"}
     bench.document["spec"] |= {
         "serviceAccountName": "x", "parallelism": 3, "activeDeadlineSeconds": 1, "podGC": {"strategy": "x"},
@@ -173,4 +201,4 @@ def test_what_only_a_cluster_has_is_ignored(bench: Bench) -> None:
     }  # fmt: skip
     bench.task("a")
     bench.run()
-    assert bench.noted() == ["start a", "end a"]
+    assert bench.events() == ["start a", "end a"]

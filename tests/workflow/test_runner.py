@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,14 +20,14 @@ def test_tasks_run_after_those_they_depend_on(bench: Bench) -> None:
     bench.task("b", depends="a")
     bench.task("a")
     bench.run()
-    assert bench.noted() == ["start a", "end a", "start b", "end b", "start c", "end c"]
+    assert bench.events() == ["start a", "end a", "start b", "end b", "start c", "end c"]
 
 
 def test_independent_tasks_run_at_the_same_time(bench: Bench) -> None:
     bench.task("a", given={"seconds": "0.5"})
     bench.task("b", given={"seconds": "0.5"})
     bench.run(parallel=2)
-    assert {*bench.noted()[:2]} == {"start a", "start b"}
+    assert {*bench.events()[:2]} == {"start a", "start b"}
 
 
 @pytest.mark.parametrize(("parallel", "at_once"), [(1, 1), (3, 3)])
@@ -35,24 +36,24 @@ def test_shards_run_in_parallel_up_to_the_limit(bench: Bench, parallel: int, at_
     bench.task("after", depends="s")
     bench.run(parallel)
     running, most = 0, 0
-    for line in bench.noted():
+    for line in bench.events():
         running += 1 if line.startswith("start") else -1
         most = max(most, running)
     assert most == at_once
-    assert {line for line in bench.noted()[:-2] if line.startswith("end")} == {f"end s{k}" for k in range(4)}
-    assert bench.noted()[-2:] == ["start after", "end after"]
+    assert {line for line in bench.events()[:-2] if line.startswith("end")} == {f"end s{k}" for k in range(4)}
+    assert bench.events()[-2:] == ["start after", "end after"]
 
 
-def test_items_are_written_in_the_given_format(bench: Bench) -> None:
-    bench.task("s", withSequence={"count": 2, "format": "%03d"}, given={"name": "s{{item}}"})
-    assert [step.command[3] for step in bench.read().tasks[0].steps] == ["s000", "s001"]
+def test_items_are_numbers_from_0(bench: Bench) -> None:
+    bench.task("s", withSequence={"count": 2}, given={"name": "s{{item}}"})
+    assert [step.command[3] for step in bench.read().tasks[0].steps] == ["s0", "s1"]
 
 
-def test_no_shards_are_done_at_once(bench: Bench) -> None:
+def test_a_task_without_shards_is_skipped(bench: Bench) -> None:
     bench.task("s", withSequence={"count": 0})
     bench.task("after", depends="s")
     bench.run()
-    assert bench.noted() == ["start after", "end after"]
+    assert bench.events() == ["start after", "end after"]
 
 
 def test_first_failure_stops_the_run_with_its_status_and_message(bench: Bench) -> None:
@@ -66,9 +67,9 @@ def test_first_failure_stops_the_run_with_its_status_and_message(bench: Bench) -
     assert ran.returncode == 3
     assert stderr.splitlines()[-1] == "error: bad: bad went wrong"
     assert stdout == ""
-    assert "start later" not in bench.noted()
-    assert "start waiting" not in bench.noted()
-    assert "end slow" not in bench.noted()
+    assert "start later" not in bench.events()
+    assert "start waiting" not in bench.events()
+    assert "end slow" not in bench.events()
 
 
 def test_queued_shards_do_not_start_after_a_failure(bench: Bench) -> None:
@@ -77,30 +78,30 @@ def test_queued_shards_do_not_start_after_a_failure(bench: Bench) -> None:
     with pytest.raises(runner.StepFailedError, match=r"s\(0\): s0 went wrong") as failed:
         bench.run(parallel=1)
     assert failed.value.status == 2
-    assert bench.noted() == ["start s0", "end s0"]
+    assert bench.events() == ["start s0", "end s0"]
 
 
 @pytest.mark.parametrize("status", [75, -signal.SIGTERM, -signal.SIGKILL])
-def test_retries_where_it_may_help(bench: Bench, status: int) -> None:
+def test_retries_if_it_may_help(bench: Bench, status: int) -> None:
     bench.template["retryStrategy"] = steps.RETRY
     bench.task("a")
     bench.statuses("a", status, status, 0)
     bench.run()
-    assert bench.noted().count("start a") == 3
+    assert bench.events().count("start a") == 3
 
 
 @pytest.mark.parametrize("status", [1, 2, 64])
-def test_does_not_retry_where_it_cannot_help(bench: Bench, status: int) -> None:
+def test_does_not_retry_if_it_cannot_help(bench: Bench, status: int) -> None:
     bench.template["retryStrategy"] = steps.RETRY
     bench.task("a")
     bench.statuses("a", status, 0)
     with pytest.raises(runner.StepFailedError) as failed:
         bench.run()
     assert failed.value.status == status
-    assert bench.noted().count("start a") == 1
+    assert bench.events().count("start a") == 1
 
 
-def test_does_not_retry_what_was_killed_for_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_retry_a_step_killed_for_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     kills = iter(range(10))
     monkeypatch.setattr(runner, "_out_of_memory_kills", lambda: next(kills))
     bench.template["retryStrategy"] = steps.RETRY
@@ -118,7 +119,7 @@ def test_retries_end_at_the_limit(bench: Bench) -> None:
     with pytest.raises(runner.StepFailedError) as failed:
         bench.run()
     assert failed.value.status == 75
-    assert bench.noted().count("start a") == 1 + steps.RETRY_LIMIT
+    assert bench.events().count("start a") == 1 + steps.RETRY_LIMIT
 
 
 def test_without_a_retry_strategy_nothing_is_retried(bench: Bench) -> None:
@@ -126,10 +127,10 @@ def test_without_a_retry_strategy_nothing_is_retried(bench: Bench) -> None:
     bench.statuses("a", 75)
     with pytest.raises(runner.StepFailedError):
         bench.run()
-    assert bench.noted().count("start a") == 1
+    assert bench.events().count("start a") == 1
 
 
-def test_sigterm_ends_the_steps_and_lets_them_save(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_stops_the_steps_and_lets_them_save(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAVING_SECONDS", "1")
     bench.task("s", withSequence={"count": 3}, given={"name": "s{{item}}", "seconds": "30"})
     ran = bench.start("--parallel", "2")
@@ -139,10 +140,10 @@ def test_sigterm_ends_the_steps_and_lets_them_save(bench: Bench, monkeypatch: py
     _, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 75
     assert "run the same command again" in stderr.splitlines()[-1]
-    assert sorted(bench.noted())[-2:] == ["interrupted s0", "interrupted s1"]
+    assert sorted(bench.events()[-2:]) == ["interrupted s0", "interrupted s1"]
 
 
-def test_ctrl_c_ends_the_steps(bench: Bench) -> None:
+def test_ctrl_c_stops_the_steps(bench: Bench) -> None:
     bench.task("a", given={"seconds": "30"})
     ran = bench.start()
     bench.wait_for("start a")
@@ -150,10 +151,10 @@ def test_ctrl_c_ends_the_steps(bench: Bench) -> None:
     _, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 75
     assert stderr.splitlines()[-1] == "error: interrupted (SIGINT); run the same command again to continue"
-    assert "interrupted a" in bench.noted()
+    assert "interrupted a" in bench.events()
 
 
-def test_what_does_not_stop_is_killed(bench: Bench) -> None:
+def test_a_step_that_does_not_stop_is_killed(bench: Bench) -> None:
     (bench.folder / "stub.py").write_text(
         "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -164,12 +165,12 @@ def test_what_does_not_stop_is_killed(bench: Bench) -> None:
     bench.task("deaf")
     bench.task("bad")
     began = time.monotonic()
-    with pytest.raises(runner.StepFailedError, match="bad: exit 1, without a word"):
+    with pytest.raises(runner.StepFailedError, match="bad: exit 1, nothing on stderr"):
         runner.Runner(2, grace=0.3).run(bench.read())
     assert time.monotonic() - began < 10
 
 
-def test_a_command_that_is_not_there_is_named(bench: Bench) -> None:
+def test_a_missing_command_is_named(bench: Bench) -> None:
     bench.template["container"]["command"] = ["no-such-program"]
     bench.task("a")
     with pytest.raises(runner.StepFailedError, match="a: cannot start 'no-such-program'") as failed:
@@ -177,21 +178,21 @@ def test_a_command_that_is_not_there_is_named(bench: Bench) -> None:
     assert failed.value.status == 2
 
 
-def test_summary_tells_each_step_and_the_last_shard(bench: Bench) -> None:
-    bench.task("a", given={"said": "made a"})
+def test_summary_shows_each_task_and_the_last_shard(bench: Bench) -> None:
+    bench.task("a", given={"line": "output of a"})
     bench.task(
-        "s", depends="a", withSequence={"count": 3}, given={"name": "s{{item}}", "said": "made {{item}}"}
+        "s", depends="a", withSequence={"count": 3}, given={"name": "s{{item}}", "line": "output {{item}}"}
     )
     ran = bench.start("--parallel", "3")
     stdout, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 0
     lines = [re.sub(r" +[\d.]+ s\b", " N s", line) for line in stdout.splitlines()]
     assert re.fullmatch(r"test-[0-9a-f]{8}: all done in N s", lines[0])
-    assert lines[1:] == ["a N s", "    made a", "s N s  3 steps, of which the last says:", "    made 2"]
+    assert lines[1:] == ["a N s", "    output of a", "s N s  3 steps, output of the last:", "    output 2"]
     assert re.search(r"^\[s\(1\)\] done after", stderr, re.MULTILINE)
 
 
-def test_stderr_of_a_step_is_handed_on_with_its_name(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_stderr_of_a_step_is_logged_with_its_name(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     bench.template["container"] |= {
         "command": ["python", "-c"],
@@ -220,24 +221,24 @@ def test_environment_is_the_runners_own_and_the_templates(
     bench.task("alone")
     bench.task("s", withSequence={"count": 5})
     alone, shards = bench.run(parallel=4)
-    assert alone.said["alone"] == (f"kept alone 8 {Path.cwd()}",)
-    assert shards.said["s(4)"] == (f"kept s 2 {Path.cwd()}",)
+    assert alone.stdout["alone"] == (f"kept alone 8 {Path.cwd()}",)
+    assert shards.stdout["s(4)"] == (f"kept s 2 {Path.cwd()}",)
 
 
 def test_parameters_come_from_the_command_else_arguments_else_defaults(bench: Bench) -> None:
     bench.document["spec"]["arguments"] = {"parameters": [{"name": "root", "value": "here"}]}
     bench.document["spec"]["templates"][0]["inputs"] = {
-        "parameters": [{"name": "made", "value": "{{workflow.parameters.root}}/{{ workflow.name }}"}]
+        "parameters": [{"name": "path", "value": "{{workflow.parameters.root}}/{{ workflow.name }}"}]
     }
-    bench.task("a", given={"name": "{{inputs.parameters.made}}", "said": "{{workflow.parameters.root}}"})
+    bench.task("a", given={"name": "{{inputs.parameters.path}}", "line": "{{workflow.parameters.root}}"})
 
     def words(**given: str) -> list[str]:
         return list(bench.read(**given).tasks[0].steps[0].command[3:])
 
     assert words() == [f"here/{bench.read().name}", "0", "here"]
     assert words(root="there") == [f"there/{bench.read(root='there').name}", "0", "there"]
-    assert words(made="{{workflow.parameters.root}}/x") == ["here/x", "0", "here"]
-    assert words(root="a=b c", made="") == ["", "0", "a=b c"]
+    assert words(path="{{workflow.parameters.root}}/x") == ["here/x", "0", "here"]
+    assert words(root="a=b c", path="") == ["", "0", "a=b c"]
 
 
 def test_name_is_stable_and_changes_with_what_is_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,34 +258,220 @@ def test_name_is_stable_and_changes_with_what_is_run(bench: Bench, monkeypatch: 
     assert bench.read().name == "given"
 
 
-def test_template_refs_are_found_beside_the_workflow(bench: Bench) -> None:
-    bench.document["spec"]["templates"].remove(bench.template)
-    reference = {"name": "library", "template": "stub"}
-    task = bench.task("a", templateRef=reference)
-    del task["template"]
-    beside = {
+def _into_library(bench: Bench, **fields: Any) -> Path:
+    """Move everything but the arguments to a WorkflowTemplate in another file."""
+    spec = bench.document["spec"]
+    bench.document["spec"] = {"workflowTemplateRef": {"name": "library"}} | {
+        name: spec.pop(name) for name in ("arguments",) if name in spec
+    }
+    document = {
         "kind": "WorkflowTemplate",
-        "metadata": {"name": "library"},
-        "spec": {"templates": [bench.template]},
+        "metadata": {"name": "library", "labels": {"a": "b"}},
+        "spec": spec | fields,
     }
     library = bench.folder / "library.yaml"
-    library.write_text(yaml.safe_dump_all([{"kind": "Other"}, beside]))
+    library.write_text(yaml.safe_dump_all([{"kind": "Other"}, document]))
+    return library
+
+
+def test_a_workflow_template_is_found_in_the_same_folder(bench: Bench) -> None:
+    bench.task("a")
+    library = _into_library(bench, serviceAccountName="x", onExit="stub")
     bench.run()
-    assert bench.noted() == ["start a", "end a"]
+    assert bench.events() == ["start a", "end a"]
     name = bench.read().name
-    bench.template["metadata"] = {"labels": {"a": "b"}}
-    library.write_text(yaml.safe_dump(beside))
+    library.write_text(library.read_text().replace("serviceAccountName: x", "serviceAccountName: z"))
     assert bench.read().name != name
-    bench.template["daemon"] = True
-    library.write_text(yaml.safe_dump(beside))
+    library.write_text(library.read_text().replace("onExit:", "daemon:"))
+    with pytest.raises(InputError, match=r"^library.yaml: spec.daemon: not supported by the local run"):
+        bench.read()
+
+
+def test_a_workflows_own_fields_have_precedence_over_its_template(bench: Bench) -> None:
+    bench.task("a", given={"name": "{{workflow.parameters.x}}-{{workflow.parameters.y}}"})
+    other = {"name": "other", "dag": {"tasks": [{"name": "b", "template": "own"}]}}
+    command = ["echo", "{{workflow.mainEntrypoint}}", "{{workflow.parameters.y}}"]
+    own = {"name": "own", "container": {"command": command}}
+    bench.document["spec"]["templates"] += [other, own]
+    parameters = [{"name": "x", "value": "1"}, {"name": "y", "value": "2", "description": "d"}]
+    _into_library(bench, arguments={"parameters": parameters})
+
+    def command_of(**given: str) -> tuple[str, ...]:
+        return bench.read(**given).tasks[0].steps[0].command
+
+    assert command_of()[3] == "1-2"
+    bench.document["spec"]["arguments"] = {"parameters": [{"name": "y", "value": "3"}]}
+    assert command_of()[3] == "1-3"
+    assert command_of(x="4", y="5")[3] == "4-5"
+    bench.document["spec"]["entrypoint"] = "other"
+    assert command_of() == ("echo", "other", "3")
+    assert command_of(y="6") == ("echo", "other", "6")
+
+
+def test_templates_are_either_the_workflows_own_or_of_its_workflow_template(bench: Bench) -> None:
+    bench.task("a")
+    _into_library(bench)
+    bench.document["spec"]["templates"] = []
+    with pytest.raises(InputError, match=r"^w.yaml: spec.templates: Argo does not accept this"):
+        bench.read()
+    del bench.document["spec"]["templates"]
+    library = bench.folder / "library.yaml"
+    library.write_text(library.read_text() + "  workflowTemplateRef: {name: library}\n")
     with pytest.raises(
-        InputError, match=r"^library.yaml: spec.templates\[0\].daemon: the local run does not"
+        InputError, match=r"^library.yaml: spec.workflowTemplateRef: Argo does not accept this"
     ):
         bench.read()
 
 
+def test_two_templates_of_one_name_are_rejected(bench: Bench) -> None:
+    bench.task("a")
+    library = _into_library(bench)
+    (bench.folder / "other.yaml").write_text(library.read_text())
+    with pytest.raises(InputError, match=r"library.yaml also has a WorkflowTemplate 'library'; keep one"):
+        bench.read()
+
+
+def test_a_value_that_is_not_in_the_enum_exits_2(bench: Bench) -> None:
+    bench.task("a", given={"name": "{{workflow.parameters.device}}"})
+    parameter = {"name": "device", "value": "cpu", "enum": ["cpu", "gpu", 3]}
+    _into_library(bench, arguments={"parameters": [parameter]})
+    for value in ("cpu", "gpu", "3"):
+        assert bench.read(device=value).tasks[0].steps[0].command[3] == value
+    ran = bench.start("-p", "device=tpu")
+    _, stderr = ran.communicate(timeout=20)
+    assert ran.returncode == 2
+    message = "library.yaml: parameter 'device': found 'tpu'; possible values: cpu, gpu, 3"
+    assert stderr.splitlines() == [f"error: {message}"]
+    bench.document["spec"]["arguments"] = {"parameters": [{"name": "device", "value": "tpu"}]}
+    with pytest.raises(InputError, match=message):
+        bench.read()
+
+
+# Output parameters and conditions
+
+X = "{{tasks.p.outputs.parameters.x}}"
+
+
+def test_an_output_parameter_is_read_after_its_task(bench: Bench) -> None:
+    bench.producer("p", "two words\n\n")
+    bench.task("a", depends="p", given={"name": f"a-{X}"})
+    bench.task("b", depends="a", given={"name": f"{X}-b"})
+    bench.run()
+    assert (bench.folder / "p.output").read_text() == "two words\n\n"
+    assert [line for line in bench.events() if line] == [
+        "start a-two words", "end a-two words", "start two words", "-b", "end two words", "-b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_the_number_of_shards_may_be_known_only_at_run_time(bench: Bench, count: int) -> None:
+    bench.producer("p", f"{count}\n")
+    bench.task("s", depends="p", withSequence={"count": X}, given={"name": "s{{item}}"})
+    bench.task("after", depends="s")
+    results = {result.name: result for result in bench.run()}
+    ends = {line for line in bench.events() if line.startswith("end")}
+    assert ends == {"end after", *(f"end s{number}" for number in range(count))}
+    assert bench.events()[-2:] == ["start after", "end after"]
+    assert [step.name for step in results["s"].steps] == [f"s({number})" for number in range(count)]
+    assert next(results["s"].lines()).endswith("   skipped") == (count == 0)
+
+
+def test_a_number_of_shards_that_is_no_number_stops_the_run(bench: Bench) -> None:
+    bench.producer("p", "many")
+    bench.task("s", depends="p", withSequence={"count": X})
+    with pytest.raises(
+        InputError, match=r"tasks\[1\].withSequence.count: found 'many'; expected a whole number"
+    ):
+        bench.run()
+    assert bench.events() == []
+
+
+def test_an_output_parameter_that_is_not_written_stops_the_run(bench: Bench) -> None:
+    bench.producer("p", None)
+    bench.task("a", depends="p")
+    with pytest.raises(
+        runner.StepFailedError, match=r"^p: cannot read an output parameter: .*p\.output"
+    ) as failed:
+        bench.run()
+    assert failed.value.status == 1
+    assert bench.events() == []
+
+
+def test_output_parameters_are_known_to_later_tasks_only(bench: Bench) -> None:
+    bench.producer("p", "1")
+    bench.task("a", given={"name": X})
+    with pytest.raises(InputError, match=r"tasks\[1\].arguments.parameters\[0\].value: .* has no value"):
+        bench.read()
+
+
+@pytest.mark.parametrize(
+    ("when", "output", "runs"),
+    [
+        (f"{X} == 3", "3", True),
+        (f"{X} == 3", "3.0", True),
+        (f"{X} == 3", "4", False),
+        (f"{X} != 0", "0", False),
+        (f"{X} != 0", "-1", True),
+        (f"'{X}' == '3'", "3", True),
+        (f"{X} == '3'", "3", False),
+        (f"{X}==cpu", "cpu", True),
+        (f"{X} != cpu", "gpu", True),
+        (f"\"{X}\" == 'two words'", "two words", True),
+        ("1 == 2", "", False),
+    ],
+)
+def test_a_task_runs_if_its_condition_is_true(bench: Bench, when: str, output: str, runs: bool) -> None:
+    bench.producer("p", output)
+    bench.task("a", depends="p", when=when)
+    bench.task("after", depends="a")
+    bench.run()
+    assert bench.events() == ["start a", "end a"] * runs + ["start after", "end after"]
+
+
+def test_each_shard_has_its_own_condition(bench: Bench) -> None:
+    bench.task("s", withSequence={"count": 3}, when="{{item}} != 1", given={"name": "s{{item}}"})
+    bench.run(parallel=1)
+    assert bench.events() == ["start s0", "end s0", "start s2", "end s2"]
+
+
+def test_a_condition_that_is_wrong_at_run_time_stops_the_run(bench: Bench) -> None:
+    bench.producer("p", "two words")
+    bench.task("a", depends="p", when=f"{X} == x")
+    with pytest.raises(
+        InputError, match=r"tasks\[1\].when: found 'two words == x'; the local run supports only"
+    ):
+        bench.run()
+    assert bench.events() == []
+
+
+def test_the_output_of_a_skipped_task_has_no_value(bench: Bench) -> None:
+    bench.producer("q", "1")
+    bench.producer("p", "1", depends="q", when="{{tasks.q.outputs.parameters.x}} == 2")
+    bench.task("a", depends="p", given={"name": X})
+    with pytest.raises(InputError, match=r"has no value: not declared, not supported, or of a skipped task"):
+        bench.run()
+    assert bench.events() == []
+
+
+def test_dry_run_leaves_tags_for_what_only_a_run_knows(bench: Bench) -> None:
+    bench.producer("p", "3")
+    bench.task("s", depends="p", withSequence={"count": X}, given={"name": "s{{item}}"}, when=f"{X} != 0")
+    bench.task("a", depends="s", given={"name": f"a-{X}"})
+    ran = bench.start("--dry-run")
+    stdout, stderr = ran.communicate(timeout=20)
+    start = f"    {sys.executable} {bench.folder / 'stub.py'} {bench.log}"
+    assert (ran.returncode, stderr) == (0, "")
+    assert stdout.splitlines()[3:] == [
+        "s  (after p)",
+        f"{start} 's{{{{item}}}}' 0 hello",
+        "a  (after s)",
+        f"{start} 'a-{X}' 0 hello",
+    ]
+    assert bench.events() == []
+
+
 def test_dry_run_prints_and_runs_nothing(bench: Bench) -> None:
-    bench.task("a", given={"said": "two words"})
+    bench.task("a", given={"line": "two words"})
     bench.task("s", depends="a", withSequence={"count": 2}, given={"name": "s{{item}}"})
     ran = bench.start("--dry-run")
     stdout, stderr = ran.communicate(timeout=20)
@@ -296,17 +483,17 @@ def test_dry_run_prints_and_runs_nothing(bench: Bench) -> None:
         "a",
         f"{start} a 0 'two words'",
         "s  (after a)",
-        f"{start} s0 0 'made it'",
-        f"{start} s1 0 'made it'",
+        f"{start} s0 0 hello",
+        f"{start} s1 0 hello",
     ]
-    assert bench.noted() == []
+    assert bench.events() == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-p", "root"], "error: -p root: NAME=VALUE is wanted"),
-        (["-p", "root=x"], "error: -p root: w.yaml has no such parameter; it has none"),
+        (["-p", "root"], "error: -p root: expected NAME=VALUE"),
+        (["-p", "root=x"], "error: w.yaml: there is no parameter 'root'; possible names: none"),
     ],
 )
 def test_wrong_options_exit_2(bench: Bench, options: list[str], message: str) -> None:
@@ -315,6 +502,3 @@ def test_wrong_options_exit_2(bench: Bench, options: list[str], message: str) ->
     _, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 2
     assert stderr.splitlines() == [message]
-
-
-# Our own files

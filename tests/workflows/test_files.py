@@ -1,4 +1,4 @@
-"""Our own workflow files: what they run, declare and agree on."""
+"""Our own workflow files: what they run and declare, and what must agree."""
 
 import json
 import re
@@ -12,12 +12,17 @@ import typer
 import yaml
 
 from jobs import __main__ as jobs
+from jobs import plan
+from lobar.inference import engines
 from lobar.workflow import steps
 from tests.conftest import WORKFLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
 RUNNABLE = ["full.yaml", "predict.yaml", "retrain.yaml"]
+FILES = ["lobar.yaml", *RUNNABLE]
+CHAINS = ["full", "predict", "retrain"]
+SHARDS = "tasks.plan.outputs.parameters.shards"
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -25,20 +30,32 @@ def _load(name: str) -> dict[str, Any]:
 
 
 def _spec(name: str) -> dict[str, Any]:
-    """What a run of the file is made of."""
+    """The file's own fields of a run."""
     spec = _load(name)["spec"]
     return spec.get("workflowSpec", spec)
 
 
+def _templates(kind: str) -> list[dict[str, Any]]:
+    """The templates of lobar.yaml with a `dag` or a `container`."""
+    return [template for template in _spec("lobar.yaml")["templates"] if kind in template]
+
+
 def _steps() -> list[steps.Step]:
+    """All steps of all files, with one shard."""
     return [
-        step for name in RUNNABLE for task in steps.read(WORKFLOWS / name, {}).tasks for step in task.steps
+        step
+        for name in RUNNABLE
+        for task in steps.read(WORKFLOWS / name, {}).tasks
+        for step in task.expand({SHARDS: "1"})
     ]
 
 
 def test_full_runs_the_jobs_in_order() -> None:
-    read = steps.read(WORKFLOWS / "full.yaml", {"shards": "3", "root": "r", "labels": "l.csv", "groups": ""})
-    assert [(task.name, task.needs, len(task.steps)) for task in read.tasks] == [
+    given = {"root": "r", "labels": "l.csv", "groups": "", "artifacts": "a"}
+    read = steps.read(WORKFLOWS / "full.yaml", given)
+    expanded = [task.expand({SHARDS: "3"}) for task in read.tasks]
+    tasks = zip(read.tasks, expanded, strict=True)
+    assert [(task.name, task.needs, len(task_steps)) for task, task_steps in tasks] == [
         ("label-index", (), 1),
         ("train", ("label-index",), 1),
         ("evaluate", ("train",), 1),
@@ -46,18 +63,21 @@ def test_full_runs_the_jobs_in_order() -> None:
         ("predict", ("plan",), 3),
         ("merge-submission", ("predict",), 1),
     ]
-    label_index, predict = read.tasks[0].steps[0], read.tasks[4].steps
+    label_index, plan_step, predict = expanded[0][0], expanded[3][0], expanded[4]
     assert label_index.command[:4] == (sys.executable, "-m", "jobs", "label-index")
     assert {"--labels=l.csv", "--groups=", f"--out=r/datasets/{read.name}"} <= {*label_index.command}
+    assert plan_step.outputs == {SHARDS: Path("a/figures/shards")}
     assert [f"--shard={number}" in step.command for number, step in enumerate(predict)] == [True] * 3
     assert all(
-        step.retries and step.cpu_variables == ("LOBAR_CPUS",) for task in read.tasks for step in task.steps
+        step.retries and step.cpu_variables == ("LOBAR_CPUS",)
+        for task_steps in expanded
+        for step in task_steps
     )
 
 
 def test_full_is_what_argos_controller_makes_of_it() -> None:
     """The golden file is what the controller of a real cluster ran, see test_cluster.py."""
-    given = dict(item.split("=") for item in WORKFLOW) | {"root": "s3://lobar", "shards": "4"}
+    given = dict(item.split("=", 1) for item in WORKFLOW) | {"root": "s3://lobar", "shards": "4"}
     read = steps.read(WORKFLOWS / "full.yaml", given)
     lines = []
     for task in read.tasks:
@@ -67,30 +87,57 @@ def test_full_is_what_argos_controller_makes_of_it() -> None:
 
 
 def test_predict_asks_the_registry_for_its_model() -> None:
-    plan, *_ = steps.read(WORKFLOWS / "predict.yaml", {"root": "r", "images": "new"}).tasks
-    assert {"--model=r/registry", "--images=new", "--device=cpu"} <= {*plan.steps[0].command}
+    first, *_ = steps.read(WORKFLOWS / "predict.yaml", {"root": "r", "images": "new"}).tasks
+    assert {"--model=r/registry", "--images=new", "--device=cpu"} <= {*first.steps[0].command}
 
 
 def test_retrain_ends_with_a_comparison() -> None:
     read = steps.read(WORKFLOWS / "retrain.yaml", {"root": "r", "min-gain": "0.01"})
     assert [task.name for task in read.tasks] == ["label-index", "train", "evaluate", "promote"]
-    made = {f"--challenger=r/models/{read.name}", f"--dataset=r/datasets/{read.name}"}
-    assert made | {"--registry=r/registry", "--min-gain=0.01"} <= {*read.tasks[-1].steps[0].command}
+    assert "--registry=r/registry" in read.tasks[0].steps[0].command
+    folders = {f"--challenger=r/models/{read.name}", f"--dataset=r/datasets/{read.name}"}
+    assert folders | {"--registry=r/registry", "--min-gain=0.01"} <= {*read.tasks[-1].steps[0].command}
 
 
-def test_workflows_agree_on_what_is_not_their_own() -> None:
-    """A parameter means the same and has the same default in each of them; so do the bounds of a run."""
+def test_each_file_starts_one_chain_of_the_template() -> None:
+    """What they share is in the template alone, so that it is the same in each of them."""
+    for name, chain in zip(RUNNABLE, CHAINS, strict=True):
+        spec = _spec(name)
+        assert spec.pop("workflowTemplateRef") == {"name": _load("lobar.yaml")["metadata"]["name"]}
+        assert spec.pop("entrypoint") == chain
+        assert {*spec} <= {"activeDeadlineSeconds"}
+        assert all(seconds > 0 for seconds in spec.values())
+    assert _spec("lobar.yaml")["activeDeadlineSeconds"] > 0
+    assert [template["name"] for template in _templates("dag")] == CHAINS
+
+
+def test_every_parameter_is_declared_once_with_a_value_and_a_description() -> None:
+    parameters = _spec("lobar.yaml")["arguments"]["parameters"]
+    assert len({parameter["name"] for parameter in parameters}) == len(parameters)
+    for parameter in parameters:
+        assert parameter.get("description"), parameter["name"]
+        assert parameter["value"] in parameter.get("enum", [parameter["value"]])
+
+
+def test_possible_values_are_those_of_the_jobs() -> None:
+    parameters = _spec("lobar.yaml")["arguments"]["parameters"]
+    assert {each["name"]: each["enum"] for each in parameters if "enum" in each} == {
+        "device": [*plan.Device],
+        "precision": ["auto", *engines.PRECISIONS],
+        "operating-point": [*plan.Point],
+    }
+
+
+def test_chains_agree_on_inputs_of_the_same_name() -> None:
+    """Except for `images`, which are labelled or new, and for the `model`, which is new or given."""
+    summary = [template for template in _templates("container") if template["name"] == "summary"]
     declared: dict[str, Any] = {}
-    for name in RUNNABLE:
-        for parameter in _spec(name)["arguments"]["parameters"]:
-            assert declared.setdefault(parameter["name"], parameter) == parameter
-            assert parameter.get("description"), parameter["name"]
-    own = ("entrypoint", "activeDeadlineSeconds", "metrics", "arguments", "templates")
-    first, *others = [
-        {key: value for key, value in _spec(name).items() if key not in own} for name in RUNNABLE
-    ]
-    assert all(other == first for other in others)
-    assert all(_spec(name)["activeDeadlineSeconds"] > 0 for name in RUNNABLE)
+    different = set()
+    for template in [*_templates("dag"), *summary]:
+        for parameter in template["inputs"]["parameters"]:
+            if declared.setdefault(parameter["name"], parameter) != parameter:
+                different.add(parameter["name"])
+    assert different == {"images", "model"}
 
 
 def test_a_nightly_run_ends_before_the_next() -> None:
@@ -108,45 +155,51 @@ def test_the_jobs_understand_their_arguments() -> None:
         typer.main.get_command(jobs.command(name)).make_context(name, arguments)
 
 
-def test_the_jobs_understand_the_arguments_of_every_template() -> None:
+@pytest.mark.parametrize("entrypoint", [*CHAINS, "demo-data"])
+def test_the_jobs_understand_the_arguments_of_every_template(entrypoint: str) -> None:
     """Also of those that no local run has: the summary at the end, and demo data."""
-    for template in _load("job-templates.yaml")["spec"]["templates"]:
-        values = {"network": "notebook", "status": "Failed"}
-        for parameter in template["inputs"]["parameters"]:
-            values.setdefault(parameter["name"], parameter.get("value", "1"))
+    parameters = _spec("lobar.yaml")["arguments"]["parameters"]
+    values = {f"workflow.parameters.{each['name']}": each["value"] for each in parameters}
+    values |= {"workflow.name": "w", "workflow.status": "Failed", "workflow.duration": "1"}
+    values |= {"workflow.failures": "[]", "workflow.mainEntrypoint": entrypoint}
+    for template in _templates("container"):
+        inputs = template["inputs"]["parameters"]
+        known = values | {f"inputs.parameters.{each['name']}": each.get("value", "1") for each in inputs}
         job, *arguments = (
-            re.sub(r"{{inputs\.parameters\.([\w-]+)}}", lambda found, v=values: v[found[1]], argument)
+            re.sub(r"{{([\w.-]+)}}", lambda tag, known=known: known[tag[1]], argument)
             for argument in template["container"]["args"]
         )
         typer.main.get_command(jobs.command(job)).make_context(job, arguments)
 
 
-@pytest.mark.parametrize("name", RUNNABLE)
-def test_every_declared_parameter_is_used(name: str) -> None:
-    spec = _spec(name)
-    text = json.dumps([spec["templates"], spec["podMetadata"]])
+def test_every_declared_parameter_is_used_and_every_used_one_declared() -> None:
+    spec = _spec("lobar.yaml")
+    text = json.dumps({name: value for name, value in spec.items() if name != "arguments"})
     used = {*re.findall(r"{{workflow\.parameters\.([\w-]+)}}", text)}
+    for template in spec["templates"]:
+        for expression in re.findall(r"{{=.*?}}", template.get("podSpecPatch", ""), re.DOTALL):
+            used |= {*re.findall(r"workflow\.parameters(?:\.|\[\")([\w-]+)", expression)}
     assert used == {parameter["name"] for parameter in spec["arguments"]["parameters"]}
 
 
-@pytest.mark.parametrize("name", [*RUNNABLE, "job-templates.yaml"])
-def test_every_input_is_used_and_every_used_one_declared(name: str) -> None:
-    for template in _spec(name)["templates"]:
+def test_every_input_is_used_and_every_used_one_declared() -> None:
+    for template in _spec("lobar.yaml")["templates"]:
         declared = [parameter["name"] for parameter in template["inputs"]["parameters"]]
-        plain = re.findall(r"{{inputs\.parameters\.([\w-]+)}}", json.dumps(template))
-        expression = template.get("podSpecPatch", "")
-        in_expression = re.findall(r"inputs\.parameters(?:\.|\[\")([\w-]+)", expression)
-        assert sorted(declared) == sorted({*plain, *in_expression}), template["name"]
+        used = re.findall(r"{{inputs\.parameters\.([\w-]+)}}", json.dumps(template))
+        assert sorted(declared) == sorted({*used}), template["name"]
         assert all(parameter.get("description") for parameter in template["inputs"]["parameters"])
 
 
-def test_templates_ask_for_nothing_but_what_they_declare() -> None:
-    """Whoever takes a template by templateRef sees all that it needs in its inputs."""
-    assert "{{workflow." not in json.dumps(_load("job-templates.yaml"))
+def test_no_default_hides_an_argument_that_a_task_forgot_to_pass() -> None:
+    """Argo starts `summary` with the arguments of the workflow, so its inputs have defaults."""
+    for template in _templates("container"):
+        if template["name"] != "summary":
+            defaults = [each["name"] for each in template["inputs"]["parameters"] if "value" in each]
+            assert defaults == (["registry"] if template["name"] == "label-index" else [])
 
 
 def test_templates_agree_on_what_is_not_their_own() -> None:
-    templates = {template["name"]: template for template in _load("job-templates.yaml")["spec"]["templates"]}
+    templates = {template["name"].removesuffix("-shard"): template for template in _templates("container")}
     assert {*templates} <= {*jobs.JOBS}
     for name, template in templates.items():
         container = template["container"]
@@ -169,7 +222,7 @@ def test_templates_agree_on_what_is_not_their_own() -> None:
         assert ("tolerations" in template) == on_gpu
 
 
-@pytest.mark.parametrize("name", [*RUNNABLE, "job-templates.yaml"])
+@pytest.mark.parametrize("name", FILES)
 def test_argos_python_client_reads_and_writes_them_unchanged(name: str) -> None:
     from argo_workflows.api_client import ApiClient
     from argo_workflows.model.io_argoproj_workflow_v1alpha1_cron_workflow import (
@@ -187,7 +240,7 @@ def test_argos_python_client_reads_and_writes_them_unchanged(name: str) -> None:
     }
     document = _load(name)
     for template in document["spec"].get("templates", []):
-        template.pop("pendingTimeout", None)  # the client ends before Argo 4.1
+        template.pop("pendingTimeout", None)  # the last client is older than Argo 4.1
     client = ApiClient()
     answer = SimpleNamespace(data=json.dumps(document))
     typed = client.deserialize(answer, (models[document["kind"]],), _check_type=True)

@@ -1,4 +1,4 @@
-"""The cluster's manifests: what kubectl builds of them, what may do what, and how much of it fits."""
+"""The cluster's manifests: what kubectl builds from them, permissions, restrictions and quotas."""
 
 import re
 import subprocess
@@ -30,14 +30,23 @@ def _of(overlay: str, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def _workflows() -> list[dict[str, Any]]:
+    """The specs of what can be submitted: the template's fields and the workflow's own over them."""
     documents = [yaml.safe_load(path.read_text()) for path in (ROOT / "workflows").glob("*.yaml")]
     documents.append(yaml.safe_load((ROOT / "k8s/overlays/minio/demo-data.yaml").read_text()))
-    return [document for document in documents if document["kind"] in ("Workflow", "CronWorkflow")]
+    templates = {each["metadata"]["name"]: each for each in documents if each["kind"] == "WorkflowTemplate"}
+    own = [
+        document["spec"].get("workflowSpec", document["spec"])
+        for document in documents
+        if document["kind"] in ("Workflow", "CronWorkflow")
+    ]
+    assert len(own) == 4
+    return [templates[spec["workflowTemplateRef"]["name"]]["spec"] | spec for spec in own]
 
 
 def _templates(overlay: str) -> list[dict[str, Any]]:
+    """The templates with a container."""
     (library,) = _of(overlay, "WorkflowTemplate").values()
-    return library["spec"]["templates"]
+    return [template for template in library["spec"]["templates"] if "container" in template]
 
 
 def _number(quantity: str) -> float:
@@ -46,7 +55,7 @@ def _number(quantity: str) -> float:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_kubernetes_takes_every_object(overlay: str) -> None:
+def test_kubernetes_accepts_every_object(overlay: str) -> None:
     built = _built(overlay)
     assert {each["metadata"].get("namespace", "lobar") for each in built} == {"lobar"}
     for each in built:
@@ -65,8 +74,7 @@ def test_pods_may_do_what_the_executor_needs_and_nothing_else(overlay: str) -> N
     (account,) = _of(overlay, "ServiceAccount")
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": "lobar"}]
     assert binding["roleRef"]["name"] in _of(overlay, "Role")
-    for workflow in _workflows():
-        spec = workflow["spec"].get("workflowSpec", workflow["spec"])
+    for spec in _workflows():
         assert spec["serviceAccountName"] == account
 
 
@@ -97,7 +105,7 @@ def test_no_secret_is_in_the_repository(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_nothing_is_reached_but_what_is_said(overlay: str) -> None:
+def test_pods_reach_only_dns_the_api_server_and_the_store(overlay: str) -> None:
     policies = _of(overlay, "NetworkPolicy")
     assert policies["deny-all"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     rules = [rule for policy in policies.values() for rule in policy["spec"].get("egress", [])]
@@ -111,17 +119,15 @@ def test_nothing_is_reached_but_what_is_said(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_as_many_pods_as_a_workflow_runs_at_once_fit_the_quota(overlay: str) -> None:
+def test_the_parallel_pods_of_a_workflow_fit_the_quota(overlay: str) -> None:
     hard = _of(overlay, "ResourceQuota")["lobar"]["spec"]["hard"]
     (limits,) = _of(overlay, "LimitRange")["lobar"]["spec"]["limits"]
     asked = [
         template["container"]["resources"]
         for template in _templates(overlay)
-        if template["name"] == "predict"
+        if template["name"] == "predict-shard"
     ]
-    at_once = max(
-        each["spec"].get("workflowSpec", each["spec"]).get("parallelism", 1) for each in _workflows()
-    )
+    at_once = max(spec["parallelism"] for spec in _workflows())
     for name in ("cpu", "memory"):
         pod = _number(asked[0]["requests"][name]) + _number(limits["defaultRequest"][name])
         assert at_once * pod <= _number(hard[f"requests.{name}"])
@@ -151,11 +157,11 @@ def test_argo_finds_its_artifact_repository(overlay: str) -> None:
     repository = yaml.safe_load(repositories["data"][name])
     assert repository["archiveLogs"]
     (store,) = (repository[kind] for kind in ("s3", "gcs") if kind in repository)
-    # a name of its own for each pod, and the file's name after it, by whose suffix Argo's UI shows it
+    # a folder for each pod; Argo appends the name of the file, and its UI shows the file by its suffix
     assert store["keyFormat"].endswith("{{workflow.name}}/{{pod.name}}")
 
 
-def test_deploy_wants_an_overlay_that_there_is() -> None:
+def test_deploy_needs_an_existing_overlay() -> None:
     done = subprocess.run(
         ["make", "-s", "deploy", "OVERLAY=none"], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,7 +1,6 @@
 """Workflow files against Argo's own full schemas, made strict, and its offline lint."""
 
 import copy
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -20,18 +19,18 @@ FILES = [
 ]
 ARGO = "github.com/argoproj/argo-workflows/v4"
 LINT = ROOT / ".tools/argo/bin/lint"
-NEWER = {"pendingTimeout"}  # fields that came with Argo 4.1, for schemas of an Argo before it
+NEWER = {"pendingTimeout"}  # fields of Argo 4.1, which the schemas of an older Argo do not have
 
 
 @cache
 def _schemas() -> dict[str, dict[str, Any]]:
-    """Argo's schema of each kind, in which nothing may stand that it does not name."""
+    """Argo's schema of each kind, made strict: a field that it does not name is an error."""
     folder = None
     if shutil.which("go"):
         command = ["go", "list", "-C", str(ROOT / "dev/argo"), "-m", "-f", "{{.Dir}}", ARGO]
         folder = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     if not folder:
-        pytest.skip("no schemas: Argo's module is not in Go's cache (make lint-workflows brings it)")
+        pytest.skip("no schemas: Argo's module is not in Go's cache (make lint-workflows downloads it)")
     schemas = {}
     for kind in ("workflows", "workflowtemplates", "cronworkflows"):
         path = Path(folder, f"manifests/base/crds/full/argoproj.io_{kind}.yaml")
@@ -47,16 +46,16 @@ def _strict(schema: Any) -> Any:
         return [_strict(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: _strict(value) for key, value in schema.items()}
-    if isinstance(made.get("properties"), dict) and not made.get("x-kubernetes-preserve-unknown-fields"):
-        made.setdefault("additionalProperties", False)
-    if made.pop("x-kubernetes-int-or-string", False):
-        made = {"type": ["integer", "string"]}
-    return made
+    strict = {key: _strict(value) for key, value in schema.items()}
+    if isinstance(strict.get("properties"), dict) and not strict.get("x-kubernetes-preserve-unknown-fields"):
+        strict.setdefault("additionalProperties", False)
+    if strict.pop("x-kubernetes-int-or-string", False):
+        strict = {"type": ["integer", "string"]}
+    return strict
 
 
-def _found(document: dict[str, Any]) -> list[str]:
-    """What the schema of its kind finds wrong with a document."""
+def _errors(document: dict[str, Any]) -> list[str]:
+    """The errors that the schema of its kind finds in a document."""
     errors = jsonschema.Draft202012Validator(_schemas()[document["kind"]]).iter_errors(document)
     messages = [f"{error.json_path}: {error.message}" for error in errors]
     return [text for text in messages if not any(f"('{name}' was unexpected)" in text for name in NEWER)]
@@ -72,7 +71,7 @@ def _documents() -> list[Any]:
 
 @pytest.mark.parametrize("document", _documents())
 def test_argos_schemas_know_every_field(document: dict[str, Any]) -> None:
-    assert _found(document) == []
+    assert _errors(document) == []
 
 
 MUTATIONS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
@@ -89,39 +88,50 @@ MUTATIONS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
 
 
 @pytest.mark.parametrize(("change", "text"), MUTATIONS)
-def test_the_schemas_find_what_is_wrong(change: Callable[[dict[str, Any]], object], text: str) -> None:
-    document = copy.deepcopy(yaml.safe_load((ROOT / "workflows/full.yaml").read_text()))
+def test_the_schemas_find_errors(change: Callable[[dict[str, Any]], object], text: str) -> None:
+    document = copy.deepcopy(yaml.safe_load((ROOT / "workflows/lobar.yaml").read_text()))
     change(document)
-    assert any(text in each for each in _found(document)), _found(document)
+    assert any(text in each for each in _errors(document)), _errors(document)
 
 
 LINTED = [
-    ("", "", None),
-    ("template: label-index}", "template: label-indexx}", "lobar-jobs.label-indexx not found"),
-    ("depends: label-index", "depends: label-inde", "label-inde"),
+    ("lobar.yaml", "", "", None),
+    ("lobar.yaml", "template: label-index\n", "template: label-indexx\n", "label-indexx"),
+    ("lobar.yaml", "depends: label-index", "depends: label-inde", "label-inde"),
     (
+        "lobar.yaml",
         "{{workflow.parameters.seed}}",
         "{{workflow.parameters.sed}}",
         "failed to resolve {{workflow.parameters.sed}}",
     ),
-    ("entrypoint: full", "entrypoint: full\n  parallelisms: 3", "parallelisms"),
+    (
+        "lobar.yaml",
+        "{{tasks.plan.outputs.parameters.shards}}",
+        "{{tasks.plan.outputs.parameters.shard}}",
+        "failed to resolve {{tasks.plan.outputs.parameters.shard}}",
+    ),
+    ("lobar.yaml", "value: cpu, enum", "value: tpu, enum", "enum"),
+    ("full.yaml", "entrypoint: full", "entrypoint: full\n  parallelisms: 3", "parallelisms"),
+    ("full.yaml", "entrypoint: full", "entrypoint: ful", "ful not found"),
+    ("full.yaml", "{name: lobar}", "{name: lobarr}", "lobarr"),
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "message"), LINTED, ids=[new or "as it is" for _, new, _ in LINTED])
-def test_argos_lint(tmp_path: Path, old: str, new: str, message: str | None) -> None:
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"), LINTED, ids=[new or "unchanged" for *_, new, _ in LINTED]
+)
+def test_argos_lint(tmp_path: Path, file: str, old: str, new: str, message: str | None) -> None:
     if not LINT.exists():
         pytest.skip("no lint of Argo in .tools (make lint-workflows builds it with Go)")
-    templates = ROOT / "workflows/job-templates.yaml"
-    text = (ROOT / "workflows/full.yaml").read_text()
+    for path in FILES:
+        (tmp_path / path.name).write_text(path.read_text())
+    text = (tmp_path / file).read_text()
     assert old in text
-    (tmp_path / "full.yaml").write_text(text.replace(old, new, 1) if old else text)
-    done = subprocess.run(
-        [LINT, tmp_path / "full.yaml", templates], capture_output=True, text=True, check=False
-    )
-    said = done.stdout + done.stderr
+    (tmp_path / file).write_text(text.replace(old, new, 1))
+    done = subprocess.run([LINT, *tmp_path.iterdir()], capture_output=True, text=True, check=False)
+    output = done.stdout + done.stderr
     if message is None:
-        assert done.returncode == 0, said
+        assert done.returncode == 0, output
     else:
         assert done.returncode == 1
-        assert re.search(re.escape(message), said), said
+        assert message in output

@@ -1,7 +1,4 @@
-"""Runs a workflow file on this machine: every step is a process with the very command that its pod would run.
-
-python -m lobar.workflow WORKFLOW.yaml [-p NAME=VALUE …] [--parallel N] [--dry-run]
-"""
+"""Runs a workflow file on this machine: every step is a process with the command that its pod would run."""
 
 import logging
 import os
@@ -24,7 +21,7 @@ import typer
 
 from lobar.core.concurrency import cpus
 from lobar.core.errors import InputError, LobarError, OutsideError
-from lobar.workflow.steps import RETRY_LIMIT, Manifest, Step, Task, read
+from lobar.workflow.steps import RETRY_LIMIT, Manifest, Step, read
 
 KILLED = 128 + signal.SIGKILL
 RETRIED = (OutsideError.status, 128 + signal.SIGTERM, KILLED)
@@ -35,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 class StepFailedError(LobarError):
-    """A step ended with a status other than 0; the runner ends with the same."""
+    """A step failed or did not write its output parameters; the runner exits with the step's status."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -43,40 +40,34 @@ class StepFailedError(LobarError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a process ended: its status, its last line on stderr, and what it said on stdout."""
+class StepResult:
+    """The exit status of a process, its last line on stderr, and its lines on stdout."""
 
     status: int
     message: str
-    said: tuple[str, ...] = ()
+    stdout: tuple[str, ...] = ()
 
 
 @dataclass
-class Done:
-    """What is told of a task in the closing summary."""
+class TaskResult:
+    """The steps of a task, their stdout by name, and the seconds from the start of the task to its end."""
 
-    task: Task
-    began: float = field(default_factory=time.monotonic)
+    name: str
+    steps: tuple[Step, ...]
+    started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
-    said: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def add(self, step: Step, ended: Ended) -> bool:
-        """Note a step that ended well, and tell whether it was the task's last."""
-        self.said[step.name] = ended.said
-        self.seconds = time.monotonic() - self.began
-        return len(self.said) == len(self.task.steps)
+    stdout: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """Name and time, then what the step said on stdout; of many shards, what the last of them said."""
-        steps = self.task.steps
-        count = f"  {len(steps)} steps, of which the last says:" if len(steps) > 1 else ""
-        yield f"{self.task.name:18}{self.seconds:8.1f} s{count}"
-        for line in self.said[steps[-1].name] if steps else ():
+        """For the closing summary: name, time, and the stdout of the last step."""
+        count = f"  {len(self.steps)} steps, output of the last:" if len(self.steps) > 1 else ""
+        yield f"{self.name:18}" + (f"{self.seconds:8.1f} s{count}" if self.steps else "   skipped")
+        for line in self.stdout[self.steps[-1].name] if self.steps else ():
             yield f"    {line}"
 
 
 class Runner:
-    """Runs the steps of a workflow as processes, some at the same time, and ends them all when told to."""
+    """Runs the steps of a workflow as processes, up to `parallel` at the same time."""
 
     def __init__(self, parallel: int, grace: float = GRACE_SECONDS) -> None:
         self.parallel = parallel
@@ -85,74 +76,66 @@ class Runner:
         self.running: set[subprocess.Popen[str]] = set()
         self.lock = threading.Lock()
 
-    def run(self, manifest: Manifest) -> list[Done]:
-        """Run every task after those it waits for, up to `parallel` steps at a time.
+    def run(self, manifest: Manifest) -> list[TaskResult]:
+        """Run every task after the tasks that it depends on.
 
-        Raises StepFailedError at the first step that fails: no step starts after it, running ones are ended.
+        Raises StepFailedError when a step fails: no step starts after it, and running steps are stopped.
         """
         tasks = {task.name: task for task in manifest.tasks}
         order = TopologicalSorter({task.name: task.needs for task in manifest.tasks})
         order.prepare()
-        done: dict[str, Done] = {}
-        pending: dict[Future[Ended], tuple[Done, Step]] = {}
-        with self._pool() as pool:
-            while order.is_active():
-                for name in order.get_ready():
-                    done[name] = Done(tasks[name])
-                    for step in tasks[name].steps:
-                        future = pool.submit(self._step, step, self._share(tasks[name]))
-                        pending[future] = (done[name], step)
-                    if not tasks[name].steps:
-                        order.done(name)
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
-                    of_task, step = pending.pop(future)
-                    ended = future.result()
-                    if ended.status:
-                        raise StepFailedError(f"{step.name}: {ended.message}", ended.status)
-                    if of_task.add(step, ended):
-                        order.done(of_task.task.name)
-        return list(done.values())
-
-    @contextmanager
-    def _pool(self) -> Iterator[ThreadPoolExecutor]:
-        pool = ThreadPoolExecutor(self.parallel)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        results: dict[str, TaskResult] = {}
+        outputs: dict[str, str] = {}
+        pending: dict[Future[StepResult], tuple[TaskResult, Step]] = {}
+        with ThreadPoolExecutor(
+            self.parallel
+        ) as pool:  # its end waits, so that no step logs after the last line
             try:
-                self.stop()
+                while order.is_active():
+                    for name in order.get_ready():
+                        steps = tasks[name].expand(outputs)
+                        results[name] = TaskResult(name, steps)
+                        share = max(1, cpus() // max(1, min(self.parallel, len(steps))))  # of the CPUs
+                        for step in steps:
+                            pending[pool.submit(self._step, step, share)] = (results[name], step)
+                        if not steps:
+                            order.done(name)
+                    for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                        task, step = pending.pop(future)
+                        outputs |= _outputs(step, future.result())
+                        task.stdout[step.name] = future.result().stdout
+                        task.seconds = time.monotonic() - task.started
+                        if len(task.stdout) == len(task.steps):
+                            order.done(task.name)
             finally:
-                pool.shutdown()  # so that no step says anything after the runner's last line
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.stop()
+        return list(results.values())
 
-    def _share(self, task: Task) -> int:
-        """CPUs for each of a task's steps, so that those that run at once do not crowd each other."""
-        return max(1, cpus() // max(1, min(self.parallel, len(task.steps))))
-
-    def _step(self, step: Step, share: int) -> Ended:
-        """Run a step, and again while its retryStrategy says that this may help, with shorter waits."""
-        began = time.monotonic()
+    def _step(self, step: Step, share: int) -> StepResult:
+        """Run a step, and again while its retryStrategy allows it, with shorter waits than on a cluster."""
+        started = time.monotonic()
         log.info("[%s] %s", step.name, shlex.join(step.command))
         env = {**os.environ, **step.env} | {name: str(share) for name in step.cpu_variables}
         for attempt in range(1 + RETRY_LIMIT):
-            killed_before = _out_of_memory_kills()
-            ended = self._process(step, env)
-            # like the cluster's "unless OOM"; the kernel does not tell which process it was
-            out_of_memory = ended.status == KILLED and _out_of_memory_kills() > killed_before
-            may_help = step.retries and ended.status in RETRIED and not out_of_memory
+            kills_before = _out_of_memory_kills()
+            result = self._process(step, env)
+            # like the cluster's "unless OOM"; the kernel does not report which process it was
+            out_of_memory = result.status == KILLED and _out_of_memory_kills() > kills_before
+            may_help = step.retries and result.status in RETRIED and not out_of_memory
             if not may_help or attempt == RETRY_LIMIT or self.stopping.is_set():
                 break
-            log.info("[%s] exit %d: %s; trying again", step.name, ended.status, ended.message)
+            log.info("[%s] exit %d: %s; trying again", step.name, result.status, result.message)
             if self.stopping.wait(BACKOFF_SECONDS[attempt]):
                 break
-        for line in ended.said if ended.status else ():  # the closing summary, which shows it, will not come
+        for line in result.stdout if result.status else ():  # there will be no closing summary to show it
             log.info("[%s] %s", step.name, line)
-        word = f"failed with exit {ended.status}" if ended.status else "done"
-        log.info("[%s] %s after %.1f s", step.name, word, time.monotonic() - began)
-        return ended
+        outcome = f"failed with exit {result.status}" if result.status else "done"
+        log.info("[%s] %s after %.1f s", step.name, outcome, time.monotonic() - started)
+        return result
 
-    def _process(self, step: Step, env: Mapping[str, str]) -> Ended:
-        """Run a step's command once, handing on its stderr line by line."""
+    def _process(self, step: Step, env: Mapping[str, str]) -> StepResult:
+        """Run a step's command once, and log its stderr line by line."""
         message = ""
         with tempfile.TemporaryFile("w+", errors="replace") as stdout:
             try:
@@ -162,13 +145,13 @@ class Runner:
                         message = line.strip().removeprefix("error: ") or message
                     status = process.wait()
             except OSError as error:
-                return Ended(InputError.status, f"cannot start {step.command[0]!r}: {error.strerror}")
+                return StepResult(InputError.status, f"cannot start {step.command[0]!r}: {error.strerror}")
             except OutsideError as error:
-                return Ended(error.status, str(error))
+                return StepResult(error.status, str(error))
             stdout.seek(0)
-            said = tuple(stdout.read().splitlines())
+            lines = tuple(stdout.read().splitlines())
         status = status if status >= 0 else 128 - status
-        return Ended(status, message or f"exit {status}, without a word on stderr", said)
+        return StepResult(status, message or f"exit {status}, nothing on stderr", lines)
 
     @contextmanager
     def _started(
@@ -177,7 +160,7 @@ class Runner:
         with self.lock:
             if self.stopping.is_set():
                 raise OutsideError("not started, because the run is being stopped")
-            # an own session: Ctrl-C must reach the runner alone, which then ends the steps in its own way
+            # its own session: Ctrl-C must reach only the runner, which then stops the steps
             process = subprocess.Popen(
                 step.command, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,
                 text=True, errors="replace", start_new_session=True,
@@ -191,15 +174,15 @@ class Runner:
                 self.running.discard(process)
 
     def stop(self) -> None:
-        """End all processes: SIGTERM, and SIGKILL after the grace or at once when interrupted again."""
+        """End all processes: SIGTERM, then SIGKILL after `grace` seconds or at once if interrupted again."""
         self.stopping.set()
         with self.lock:
-            told = list(self.running)
+            processes = list(self.running)
         try:
-            for process in told:
+            for process in processes:
                 process.terminate()
-            until = time.monotonic() + self.grace
-            while self.running and time.monotonic() < until:
+            deadline = time.monotonic() + self.grace
+            while self.running and time.monotonic() < deadline:
                 time.sleep(0.02)
         finally:
             for process in list(self.running):
@@ -208,53 +191,54 @@ class Runner:
 
 
 def _out_of_memory_kills() -> int:
-    """How often the kernel killed a process for memory since boot; 0 where it does not tell."""
-    with suppress(OSError):
-        for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
+    """Number of processes that the kernel killed for memory since boot; 0 if it does not report it."""
+    with suppress(OSError, KeyError):
+        return int(dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())["oom_kill"])
     return 0
 
 
-def plan_lines(manifest: Manifest) -> Iterator[str]:
-    """What a run would do, for --dry-run: tasks in order, what each waits for, and its commands."""
+def _outputs(step: Step, result: StepResult) -> dict[str, str]:
+    """The output parameters of a step; StepFailedError if it failed or one of them cannot be read."""
+    if result.status:
+        raise StepFailedError(f"{step.name}: {result.message}", result.status)
+    try:
+        return {name: path.read_text().removesuffix("\n") for name, path in step.outputs.items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise StepFailedError(f"{step.name}: cannot read an output parameter: {error}", 1) from error
+
+
+def dry_run_lines(manifest: Manifest) -> Iterator[str]:
+    """The tasks in order, their dependencies and their commands."""
     yield manifest.name
     for task in manifest.tasks:
-        yield f"{task.name}" + (f"  (after {', '.join(task.needs)})" if task.needs else "")
+        yield task.name + (f"  (after {', '.join(task.needs)})" if task.needs else "")
         for step in task.steps:
             yield f"    {shlex.join(step.command)}"
 
 
-def _check_modules(manifest: Manifest) -> None:
-    for step in (step for task in manifest.tasks for step in task.steps):
-        if step.command[1:2] == ("-m",) and find_spec(step.command[2]) is None:
-            raise InputError(
-                f"{step.name}: there is no module {step.command[2]!r} here; run from the repository's root"
-            )
-
-
 def main(
     workflow: Annotated[
-        Path, typer.Argument(help="the workflow's file; its templates are looked for beside it")
+        Path, typer.Argument(help="workflow file; its WorkflowTemplate is in the same folder")
     ],
     parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE, as for argo submit")] = None,
     parallel: Annotated[int, typer.Option(min=1, help="steps that may run at the same time")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands and run nothing")] = False,
 ) -> None:
-    """Run a workflow file on this machine, with the very commands that its pods would run."""
+    """Run a workflow file on this machine, with the commands that its pods would run."""
     given = {}
     for text in parameter or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"-p {text}: NAME=VALUE is wanted")
+            raise InputError(f"-p {text}: expected NAME=VALUE")
         given[name] = value
     manifest = read(workflow, given)
     if dry_run:
-        typer.echo("\n".join(plan_lines(manifest)))
+        typer.echo("\n".join(dry_run_lines(manifest)))
         return
-    _check_modules(manifest)
-    began = time.monotonic()
-    done = Runner(parallel).run(manifest)
-    typer.echo(f"{manifest.name}: all done in {time.monotonic() - began:.1f} s")
-    for of_task in done:
-        typer.echo("\n".join(of_task.lines()))
+    for step in (step for task in manifest.tasks for step in task.steps):
+        if step.command[1:2] == ("-m",) and find_spec(step.command[2]) is None:
+            raise InputError(f"{step.name}: no module {step.command[2]!r}; run from the repository's root")
+    started = time.monotonic()
+    results = Runner(parallel).run(manifest)
+    typer.echo(f"{manifest.name}: all done in {time.monotonic() - started:.1f} s")
+    typer.echo("\n".join(line for result in results for line in result.lines()))

@@ -1,20 +1,20 @@
-"""From a workflow file and parameters to the command lines that its pods would run, each put in its order."""
+"""Reads a workflow file and its parameters, and builds the command lines that its pods would run."""
 
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 from lobar.core.errors import InputError
 from lobar.core.version import code_version
-from lobar.workflow.fields import Field, check, documents
+from lobar.workflow.fields import Field, check, read_documents
 
-# The one policy of our templates, when a retry may help and how often; job-templates.yaml says why.
+# The only retryStrategy of our templates; lobar.yaml explains it.
 RETRY_LIMIT = 5
 RETRY = {
     "limit": str(RETRY_LIMIT),
@@ -26,255 +26,276 @@ RETRY = {
     "backoff": {"duration": "10s", "factor": "3", "cap": "10m"},
 }
 TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+# A value that only the run will know: its name between private-use characters, which TAGS makes a tag again
+UNKNOWN = "\ue000{}\ue001"
+TAGS = {0xE000: "{{", 0xE001: "}}"}
+# Not `true` and `false`, which Argo does not compare as text
+OPERAND = r"""('[^']*'|"[^"]*"|(?!true\b|false\b)[A-Za-z_]\w*|-?\d+(?:\.\d+)?|\ue000[^\ue001]*\ue001)"""
+CONDITION = re.compile(rf"\s*{OPERAND}\s*(==|!=)\s*{OPERAND}\s*")
+Values = Mapping[str, str]  # by the name in a {{tag}}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One process: its name, command line and environment.
-
-    `cpu_variables` are those that hold a container's limit of CPUs, so here the step's share of them.
-    """
+    """One process."""
 
     name: str
     command: tuple[str, ...]
     env: Mapping[str, str]
-    cpu_variables: tuple[str, ...]
+    cpu_variables: tuple[str, ...]  # for the container's CPU limit, so here for the step's share of the CPUs
     retries: bool
+    outputs: Mapping[
+        str, Path
+    ]  # files of its output parameters, by tag name: tasks.NAME.outputs.parameters.X
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task of the DAG, the names of those it waits for, and its steps: one, or one per shard."""
+    """A task of the DAG and the names of the tasks that it depends on.
+
+    `expand` returns the steps to run, given the output parameters of earlier tasks: one, one per shard, or
+    none if `when` is false. `steps` are those before the run, with {{tags}} for unknown values.
+    """
 
     name: str
     needs: tuple[str, ...]
+    expand: Callable[[Values], tuple[Step, ...]]
     steps: tuple[Step, ...]
+    known: frozenset[str]  # tag names of the output parameters of this task and those before it
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A workflow with every parameter put in: its name and its tasks, each after those it waits for."""
+    """A workflow with its parameters: its name and its tasks, each after the tasks that it depends on."""
 
     name: str
     tasks: tuple[Task, ...]
 
 
-def read(path: Path, given: Mapping[str, str]) -> Manifest:
-    """The workflow in `path`, its templateRefs found in the YAML files beside it, with `given` parameters.
+def read(path: Path, given: Values) -> Manifest:
+    """The workflow in `path` with the `given` parameters; its WorkflowTemplate is in a YAML file beside it.
 
-    Raises InputError, naming file and field, for whatever this machine would not run as a cluster does.
+    Raises InputError, with file and field, for everything that the local run does not do as a cluster does.
     """
-    workflow, library = documents(path)
+    workflow, library = read_documents(path)
     cron = workflow.get("kind").value == "CronWorkflow"
     check(workflow, "CronWorkflow" if cron else "Workflow")
-    spec = workflow.get("spec", "workflowSpec") if cron else workflow.get("spec")
-    templates = {("", name): template for name, template in _templates(spec).items()}
-    entry = _entrypoint(spec, templates)
-    used = sorted({task.get("templateRef", "name").value for task in _dag(entry)} & library.keys())
-    for name in used:
-        check(library[name], "WorkflowTemplate")
-        templates |= {
-            (name, key): template for key, template in _templates(library[name].get("spec")).items()
-        }
-    arguments = _arguments(spec, entry, given)
+    specs = [workflow.get("spec", "workflowSpec") if cron else workflow.get("spec")]
+    if specs[0].get("workflowTemplateRef").value is not None:
+        name = specs[0].get("workflowTemplateRef", "name")
+        if name.text() not in library:
+            raise name.error(f"there is no WorkflowTemplate {name.text()!r} in {path.parent}/*.yaml")
+        check(library[name.text()], "WorkflowTemplate")
+        specs.append(library[name.text()].get("spec"))  # second: the workflow's own fields have precedence
+        for field in (specs[0].get("templates"), specs[1].get("workflowTemplateRef")):
+            if field.value is not None:
+                raise field.error("Argo does not accept this in a workflow with a workflowTemplateRef")
+    templates = _by_name(specs[-1].get("templates"))
+    entrypoint = _first(specs, "entrypoint")
+    entry = _template(entrypoint, templates, "dag")
+    arguments = _arguments(specs, entry, given)
     values = {f"workflow.parameters.{name}": value for name, value in arguments.items()}
-    values["workflow.name"] = _name(workflow, [library[name].value for name in used], arguments)
+    values["workflow.name"] = _name(workflow, [workflow.value, specs[-1].value, arguments, code_version()])
+    values["workflow.mainEntrypoint"] = entrypoint.text()
     scope = values | _inputs(entry, arguments, values)
-    tasks = [_task(task, templates, values, scope) for task in _dag(entry)]
-    return Manifest(values["workflow.name"], _in_order(entry, tasks))
+    tasks: dict[str, Task] = {}
+    for field in _in_order(entry.get("dag", "tasks")):
+        needs = _needs(field)
+        before = frozenset[str]().union(*(tasks[name].known for name in needs))
+        template = _template(field.get("template"), templates, "container")
+        expand = partial(_expand, field, template, values, scope)
+        steps = expand({name: UNKNOWN.format(name) for name in before})
+        known = before.union(*(step.outputs for step in steps))
+        steps = tuple(replace(step, command=tuple(w.translate(TAGS) for w in step.command)) for step in steps)
+        task = Task(field.get("name").text(), needs, expand, steps, known)
+        tasks[task.name] = task
+    return Manifest(values["workflow.name"], tuple(tasks.values()))
 
 
-def _templates(spec: Field) -> dict[str, Field]:
-    return {template.get("name").text(): template for template in spec.get("templates").each()}
+def _by_name(parent: Field) -> dict[str, Field]:
+    return {field.get("name").text(): field for field in parent.elements()}
 
 
-def _entrypoint(spec: Field, templates: Mapping[tuple[str, str], Field]) -> Field:
-    entrypoint = spec.get("entrypoint")
-    entry = templates.get(("", entrypoint.text()))
-    if entry is None:
-        raise entrypoint.rejected(f"there is no template {entrypoint.text()!r} in this file")
-    if entry.get("dag").value is None:
-        raise entry.rejected("the local run wants a dag as the entrypoint")
-    return entry
+def _first(parents: list[Field], name: str) -> Field:
+    """The field of that name in the first parent that has it."""
+    fields = [parent.get(name) for parent in parents]
+    return next((field for field in fields if field.value is not None), fields[0])
 
 
-def _dag(entry: Field) -> list[Field]:
-    return list(entry.get("dag", "tasks").each())
+def _template(name: Field, templates: Mapping[str, Field], kind: str) -> Field:
+    template = templates.get(name.text())
+    if template is None:
+        raise name.error(f"there is no template {name.text()!r}")
+    if template.get(kind).value is None:
+        raise template.error(f"the local run needs a {kind} in this template")
+    return template
 
 
-def _arguments(spec: Field, entry: Field, given: Mapping[str, str]) -> dict[str, str]:
-    """The workflow's arguments and whatever else is given, by name; Argo hands all to the entrypoint too."""
-    declared = list(spec.get("arguments", "parameters").each())
-    arguments = {}
-    for parameter in declared:
-        name = parameter.get("name").text()
-        arguments[name] = given[name] if name in given else parameter.get("value").text()
-    known = arguments.keys() | {parameter.get("name").text() for parameter in _parameters(entry)}
+def _arguments(specs: list[Field], entry: Field, given: Values) -> dict[str, str]:
+    """The workflow's arguments by name, declared or not; Argo passes all of them to the entrypoint."""
+    levels = [_by_name(spec.get("arguments", "parameters")) for spec in specs]
+    declared = dict.fromkeys(name for level in levels for name in level)
+    known = declared.keys() | _by_name(entry.get("inputs", "parameters")).keys()
     for name in given.keys() - known:
-        raise InputError(
-            f"-p {name}: {spec.file} has no such parameter; it has {', '.join(sorted(known)) or 'none'}"
-        )
-    return arguments | dict(given)
+        names = ", ".join(sorted(known)) or "none"
+        raise InputError(f"{specs[0].file}: there is no parameter {name!r}; possible names: {names}")
+    arguments = dict(given)
+    for name in declared:
+        parameters = [level[name] for level in levels if name in level]
+        if name not in given:
+            arguments[name] = _first(parameters, "value").text()
+        enum = _first(parameters, "enum")
+        possible = [value.text() for value in enum.elements()]
+        if possible and arguments[name] not in possible:
+            found = f"parameter {name!r}: found {arguments[name]!r}"
+            raise InputError(f"{enum.file}: {found}; possible values: {', '.join(possible)}")
+    return arguments
 
 
-def _parameters(template: Field) -> list[Field]:
-    return list(template.get("inputs", "parameters").each())
-
-
-def _name(workflow: Field, used: list[Any], arguments: Mapping[str, str]) -> str:
-    """metadata.name, or generateName and a digest: the same command resumes its run, another starts again.
-
-    A CronWorkflow's name is generateName's beginning, as it is on a cluster, which adds the hour.
-    """
-    name = workflow.get("metadata", "name")
-    if workflow.get("kind").value == "CronWorkflow":
-        start = name.text() + "-"
-    elif name.value is not None:
+def _name(workflow: Field, content: list[object]) -> str:
+    """metadata.name, or a prefix and a digest: the same command resumes its run, another starts a new one."""
+    name, prefix = workflow.get("metadata", "name"), workflow.get("metadata", "generateName")
+    cron = workflow.get("kind").value == "CronWorkflow"
+    if name.value is not None and not cron:
         return name.text()
-    else:
-        start = workflow.get("metadata", "generateName").text()
-    everything = json.dumps([workflow.value, used, arguments, code_version()], sort_keys=True, default=str)
-    digest = hashlib.sha256(everything.encode()).hexdigest()
-    return start + digest[:8]
+    start = f"{name.text()}-" if cron else prefix.text()  # as on a cluster
+    text = json.dumps(content, sort_keys=True, default=str)
+    return start + hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _inputs(template: Field, arguments: Mapping[str, str], values: Mapping[str, str]) -> dict[str, str]:
+def _inputs(template: Field, arguments: Values, values: Values) -> dict[str, str]:
     """`inputs.parameters.NAME` of a template: the argument of that name, else its value or default."""
     inputs = {}
-    for parameter in _parameters(template):
-        name = parameter.get("name").text()
-        own = parameter.get("default" if parameter.get("value").value is None else "value")
-        if name not in arguments and own.value is None:
-            raise parameter.rejected(f"{name!r} has no value: none is given, and there is no default")
-        value = arguments[name] if name in arguments else own.text()
-        inputs[f"inputs.parameters.{name}"] = _put_in(value, values, own)
+    for name, parameter in _by_name(template.get("inputs", "parameters")).items():
+        default = parameter.get("default" if parameter.get("value").value is None else "value")
+        if name not in arguments and default.value is None:
+            raise parameter.error(f"{name!r} has no value: no argument and no default")
+        value = arguments[name] if name in arguments else default.text()
+        inputs[f"inputs.parameters.{name}"] = _substitute(value, values, default)
     return inputs
 
 
-def _put_in(text: str, values: Mapping[str, str], field: Field) -> str:
-    """`text` with each {{name}} replaced by its value; InputError where one is not known."""
+def _substitute(text: str, values: Values, field: Field) -> str:
+    """`text` with each {{name}} replaced by its value; InputError for a name without a value."""
 
     def value(tag: re.Match[str]) -> str:
-        name = tag[1].strip()
-        if name not in values:
-            raise field.rejected(f"{tag[0]} is not declared, or not known to the local run")
-        return values[name]
+        if tag[1].strip() not in values:
+            raise field.error(f"{tag[0]} has no value: not declared, not supported, or of a skipped task")
+        return values[tag[1].strip()]
 
-    done = TAG.sub(value, text)
-    if "{{" in done:
-        raise field.rejected(f"{{{{…}}}} is left after its parameters were put in: {done}")
-    return done
+    result = TAG.sub(value, text)
+    if "{{" in result:
+        raise field.error(f"{{{{…}}}} is left after substitution: {result}")
+    return result
 
 
-def _task(
-    task: Field,
-    templates: Mapping[tuple[str, str], Field],
-    values: Mapping[str, str],
-    scope: Mapping[str, str],
-) -> Task:
+def _expand(task: Field, template: Field, values: Values, scope: Values, outputs: Values) -> tuple[Step, ...]:
+    """The steps of a task: the template's tags have `values`, the task's also `scope` and `outputs`."""
     name = task.get("name").text()
-    reference = task.get("templateRef")
-    field = task.get("template") if reference.value is None else reference.get("template")
-    library = "" if reference.value is None else reference.get("name").text()
-    template = templates.get((library, field.text()))
-    if template is None:
-        raise field.rejected(f"there is no template {field.text()!r} in {library or task.file}")
-    if template.get("container").value is None:
-        raise template.rejected("the local run wants a container in the template of a task")
-    items = _items(task, scope)
+    scope = {**scope, **outputs}
     steps = []
-    for item in [None] if items is None else items:
+    for item in _items(task.get("withSequence"), scope):
         here = scope if item is None else {**scope, "item": item}
-        inputs = _inputs(template, _given(task, template, here), values)
-        steps.append(_step(name if item is None else f"{name}({item})", template, {**values, **inputs}))
-    return Task(name, _needs(task), tuple(steps))
+        if _condition(task.get("when"), here):
+            inputs = _inputs(template, _passed(task, template, here), values)
+            steps.append(_step(name, item, template, {**values, **inputs}))
+    return tuple(steps)
 
 
-def _items(task: Field, scope: Mapping[str, str]) -> list[str] | None:
-    """The items of a withSequence, written in its format; None for a task without one."""
-    sequence = task.get("withSequence")
+def _items(sequence: Field, scope: Values) -> list[str] | list[None]:
+    """The numbers of a withSequence; None for a task without one."""
     if sequence.value is None:
-        return None
-    count, written = sequence.get("count"), sequence.get("format")
-    number = _put_in(count.text(), scope, count)
+        return [None]
+    count = sequence.get("count")
+    number = _substitute(count.text(), scope, count)
+    if number.startswith(UNKNOWN[0]):
+        return [UNKNOWN.format("item")]
     if not number.isdecimal():
-        raise count.rejected(f"found {number!r}; a whole number is wanted")
-    form = "%d" if written.value is None else written.text()
-    if not re.fullmatch(r"[^%]*%\d*d[^%]*", form):
-        raise written.rejected(f"found {form!r}; the local run knows one number such as %d or %04d")
-    return [form % item for item in range(int(number))]
+        raise count.error(f"found {number!r}; expected a whole number")
+    return [str(item) for item in range(int(number))]
 
 
-def _given(task: Field, template: Field, scope: Mapping[str, str]) -> dict[str, str]:
-    """The arguments that a task hands to its template, by name."""
-    declared = {parameter.get("name").text() for parameter in _parameters(template)}
-    given = {}
-    for argument in task.get("arguments", "parameters").each():
-        name, value = argument.get("name").text(), argument.get("value")
+def _condition(when: Field, scope: Values) -> bool:
+    """Whether `when` is true; also if it is missing, or not known before the run."""
+    text = "" if when.value is None else _substitute(when.text(), scope, when)
+    match = CONDITION.fullmatch(text)
+    if text and match is None:
+        raise when.error(f"found {text.translate(TAGS)!r}; the local run supports only A == B and A != B")
+    return not match or UNKNOWN[0] in text or (_operand(match[1]) == _operand(match[3])) == (match[2] == "==")
+
+
+def _operand(text: str) -> str | float:
+    if text[0] in "'\"":
+        return text[1:-1]
+    return float(text) if re.match(r"-?\d", text) else text
+
+
+def _passed(task: Field, template: Field, scope: Values) -> dict[str, str]:
+    """The arguments that a task passes to its template, by name."""
+    declared = _by_name(template.get("inputs", "parameters"))
+    passed = {}
+    for name, argument in _by_name(task.get("arguments", "parameters")).items():
         if name not in declared:
-            raise argument.rejected(
-                f"the template has no input {name!r}; it has {', '.join(sorted(declared))}"
-            )
-        given[name] = _put_in(value.text(), scope, value)
-    return given
+            raise argument.error(f"the template has no input {name!r}; it has {', '.join(sorted(declared))}")
+        passed[name] = _substitute(argument.get("value").text(), scope, argument.get("value"))
+    return passed
 
 
 def _needs(task: Field) -> tuple[str, ...]:
+    """The names in `depends`. In Argo a name means succeeded or skipped; here a failure ends the run."""
     depends = task.get("depends")
-    if depends.value is None:
-        return ()
-    names = [name.strip() for name in depends.text().split("&&")]
+    names = [] if depends.value is None else [name.strip() for name in depends.text().split("&&")]
     if not all(re.fullmatch(r"[\w-]+", name) for name in names):
-        raise depends.rejected(f"found {depends.text()!r}; the local run knows names joined by && only")
+        raise depends.error(f"found {depends.text()!r}; the local run supports only names joined by &&")
     return tuple(names)
 
 
-def _step(name: str, template: Field, values: Mapping[str, str]) -> Step:
-    container = template.get("container")
-    retry = template.get("retryStrategy")
+def _step(task: str, item: str | None, template: Field, values: Values) -> Step:
+    container, retry = template.get("container"), template.get("retryStrategy")
     if retry.value not in (None, RETRY):
-        raise retry.rejected(f"the local run knows one policy only: {json.dumps(RETRY)}")
-    words = [*container.get("command").each(), *container.get("args").each()]
+        raise retry.error(f"the local run supports only this one: {json.dumps(RETRY)}")
     if not container.get("command").value:
-        raise container.get("command").rejected("a command is missing; the image's own is not known here")
-    command = [_put_in(word.text(), values, word) for word in words]
-    for word, text in zip(words, command, strict=True):
-        if "$(" in text:
-            raise word.rejected(f"{text!r}: a cluster would expand $(…) here, the local run does not")
+        raise container.get("command").error("missing; the local run does not know the image's own command")
+    command = []
+    for word in (*container.get("command").elements(), *container.get("args").elements()):
+        command.append(_substitute(word.text(), values, word))
+        if "$(" in command[-1]:
+            raise word.error(f"{command[-1]!r}: a cluster would expand $(…) here, the local run does not")
     if command[0] == "python":
         command[0] = sys.executable
-    env, cpu_variables = _env(container, values)
-    return Step(name, tuple(command), env, cpu_variables, retry.value is not None)
+    outputs = {}
+    for name, parameter in _by_name(template.get("outputs", "parameters")).items() if item is None else ():
+        path = parameter.get("valueFrom", "path")
+        outputs[f"tasks.{task}.outputs.parameters.{name}"] = Path(_substitute(path.text(), values, path))
+    name = task if item is None else f"{task}({item})"
+    return Step(name, tuple(command), *_env(container, values), retry.value is not None, outputs)
 
 
-def _env(container: Field, values: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Literal values by name, and the names of those that hold the container's limit of CPUs."""
+def _env(container: Field, values: Values) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Literal values by name, and the names of the variables for the container's CPU limit."""
     env, cpu_variables = {}, []
-    for variable in container.get("env").each():
-        name, value = variable.get("name").text(), variable.get("value")
+    for name, variable in _by_name(container.get("env")).items():
         resource = variable.get("valueFrom", "resourceFieldRef", "resource")
         if resource.value is not None:
             if resource.text() != "limits.cpu":
-                raise resource.rejected(f"found {resource.text()!r}; the local run knows limits.cpu only")
+                raise resource.error(f"found {resource.text()!r}; the local run supports only limits.cpu")
             cpu_variables.append(name)
         elif variable.get("valueFrom").value is None:
-            env[name] = _put_in(value.text(), values, value)
+            env[name] = _substitute(variable.get("value").text(), values, variable.get("value"))
     return env, tuple(cpu_variables)
 
 
-def _in_order(entry: Field, tasks: list[Task]) -> tuple[Task, ...]:
-    """The tasks, each after those it waits for; InputError for an unknown name or a cycle."""
-    by_name = {task.name: task for task in tasks}
-    if len(by_name) < len(tasks):
-        raise entry.get("dag", "tasks").rejected("two tasks have the same name")
-    for task, field in zip(tasks, _dag(entry), strict=True):
-        for name in task.needs:
+def _in_order(tasks: Field) -> list[Field]:
+    """The tasks, each after the tasks that it depends on; InputError for an unknown name or a cycle."""
+    by_name = _by_name(tasks)
+    if len(by_name) < len(tasks.value or ()):
+        raise tasks.error("two tasks have the same name")
+    for task in by_name.values():
+        for name in _needs(task):
             if name not in by_name:
-                raise field.get("depends").rejected(f"there is no task {name!r}")
+                raise task.get("depends").error(f"there is no task {name!r}")
     try:
-        order = TopologicalSorter({task.name: task.needs for task in tasks}).static_order()
-        return tuple(by_name[name] for name in order)
+        order = TopologicalSorter({name: _needs(task) for name, task in by_name.items()}).static_order()
+        return [by_name[name] for name in order]
     except CycleError as error:
-        raise entry.get("dag", "tasks").rejected(
-            f"tasks wait in a cycle: {' -> '.join(error.args[1])}"
-        ) from error
+        raise tasks.error(f"tasks depend on each other in a cycle: {' -> '.join(error.args[1])}") from error
