@@ -35,7 +35,7 @@ class Lineage:
 
 def trace(place: Prediction, patient_id: str) -> Lineage:
     """Find a patient's row. Raises InputError if no such image was planned, or its shard is not finished."""
-    plan = plans.read(place)
+    plan = records.read(place.plan, Plan)
     number, image = _find(place, plan, patient_id)
     shard = records.read(place.shard_record(number), Shard)
     body = records.get(place.shard_table, shard.table).removeprefix(to_csv([]))
@@ -52,7 +52,7 @@ def trace(place: Prediction, patient_id: str) -> Lineage:
         shard=shard,
         image=image,
         row=rows[patient_id],
-        rejection=next((each for each in shard.rejected if each.patient_id == patient_id), None),
+        rejection=next((r for r in shard.rejected if r.patient_id == patient_id), None),
         training=training,
         dataset=records.read(Dataset(training.inputs.dataset).manifest, Manifest),
     )

@@ -43,11 +43,6 @@ class Request:
     operating_point: str
 
 
-def read(place: Prediction) -> Plan:
-    """The committed plan of a prediction. Raises InputError if there is none."""
-    return records.read(place.plan, Plan)
-
-
 def read_slice(place: Prediction, plan: Plan, shard: int) -> list[Image]:
     """The images of one shard, in order. Raises InputError if there is no such shard."""
     if not 0 <= shard < len(plan.slices):

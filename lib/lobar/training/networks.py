@@ -64,9 +64,7 @@ def _merged(coarse: keras.KerasTensor, fine: keras.KerasTensor) -> keras.KerasTe
 
 
 def _smooth_head(x: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
-    """Probabilities at the input's size from a coarser grid: its logits are enlarged bilinearly, then the
-    sigmoid.
-    """
+    """Probabilities at the input's size: the sigmoid of a coarser grid's logits, enlarged bilinearly."""
     logits = layers.Conv2D(1, 1, dtype="float32")(_norm_relu(x))
     factor = image_size // x.shape[1]
     logits = layers.UpSampling2D(factor, interpolation="bilinear", dtype="float32")(logits)

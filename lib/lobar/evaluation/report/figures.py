@@ -15,8 +15,6 @@ from lobar.evaluation.bootstrap import Interval
 from lobar.evaluation.record import SYSTEMS
 
 TRUTH, PREDICTED, FAINT = "#3b82f6", "#ef4444", "#9ca3af"
-
-
 # drawn in this colour, lines and texts get the colour of the page's text, which is light on a dark screen
 INK = "#0a0b0c"
 
