@@ -10,7 +10,7 @@ def main(
     images: Annotated[str, typer.Option(help="folder of DICOMs named ID.dcm")],
     out: Annotated[str, typer.Option(help="the dataset's folder")],
     groups: Annotated[
-        str, typer.Option(help="CSV of patientId and group (the patient); none: each id is its own group")
+        str, typer.Option(help="CSV of patientId and group (the patient); empty: each id is its own group")
     ] = "",
     valid_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="share of the groups to validate on")
@@ -18,7 +18,7 @@ def main(
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="share of patients that may be rejected")
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="of the split")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the split")] = 0,
     registry: Annotated[
         str, typer.Option(help="warn if the images are unlike those that its champion was trained on")
     ] = "",

@@ -14,7 +14,7 @@ def main(
     device: Annotated[
         Literal["cpu", "gpu"], typer.Option(help="OpenVINO on the CPU or TensorFlow on the GPU")
     ] = "cpu",
-    precision: Annotated[str, typer.Option(help="of the network's arithmetic, or auto")] = "auto",
+    precision: Annotated[str, typer.Option(help="precision of the network's arithmetic, or auto")] = "auto",
     operating_point: Annotated[
         Literal["tuned", "notebook"], typer.Option(help="how maps become boxes")
     ] = "tuned",

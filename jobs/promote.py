@@ -11,7 +11,9 @@ def main(
     dataset: Annotated[
         str, typer.Option(help="the dataset on whose validation images both are compared")
     ] = "",
-    min_gain: Annotated[float, typer.Option(min=0, help="challenge metric that must be gained")] = 0.0,
+    min_gain: Annotated[
+        float, typer.Option(min=0, help="how much better in the challenge metric the challenger must be")
+    ] = 0.0,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="make the previous champion champion again")
     ] = False,

@@ -6,7 +6,7 @@ import typer
 
 
 def main(
-    workflow: Annotated[str, typer.Option(help="its name")],
+    workflow: Annotated[str, typer.Option(help="name of the workflow")],
     status: Annotated[Literal["Succeeded", "Failed", "Error"], typer.Option(help="how it ended")],
     seconds: Annotated[float, typer.Option(help="how long it took")],
     chain: Annotated[

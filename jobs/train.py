@@ -10,7 +10,7 @@ def main(
     out: Annotated[str, typer.Option(help="the model's folder")],
     recipe: Annotated[str, typer.Option(help="name of a recipe, or URL of a YAML file")],
     changes: Annotated[str, typer.Option("--set", help="fields to change: key=value,key=value")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="of weights, order and flips")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of weights, order and flips")] = 0,
 ) -> None:
     from lobar.storage.layout import Dataset, Model
     from lobar.training import recipe as recipes

@@ -20,7 +20,7 @@ BINS = 10
 # Below it a population counts as little changed. Source: Siddiqi, Credit Risk Scorecards, 2006, chapter 12
 LITTLE = 0.2
 PROFILED = (np.arange(2 * BINS) + 0.5) / (2 * BINS)
-CERTAIN = 4  # standard deviations: a warning that comes by chance is soon no longer read
+CERTAIN = 4  # standard deviations: users would soon ignore warnings that come from chance
 CATEGORIES: MappingProxyType[str, Callable[["Exam"], list[str]]] = MappingProxyType(
     {
         "labels": lambda exam: ["positive" if exam.boxes else "negative"],

@@ -163,7 +163,7 @@ def _header(image: Image, start: bytes | LobarError) -> tuple[objects.Object, di
         try:
             header = dicom.header(start)
         except dicom.RejectedImage:
-            # the header may only be longer; the whole file decides
+            # the header may be longer than `start`: read the whole file
             header = dicom.header(objects.read(url))
     except dicom.RejectedImage as error:
         return Rejection(image.patient_id, url, "unreadable image", str(error))

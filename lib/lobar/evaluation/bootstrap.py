@@ -51,7 +51,7 @@ def gain(exams: Sequence[Exam], ours: Sequence[float | None], theirs: Sequence[f
     """By how much the metric of `ours` is above that of `theirs`, with its paired 95 % interval over groups.
 
     Both are resampled together, and each over the images that count for it: an image without truth counts
-    only for a system that finds something on it. `counted` are the images that count for either.
+    only for a system that predicts a box on it. `counted` are the images that count for either.
     """
     first, second = rsna_metric.metric(ours), rsna_metric.metric(theirs)
     counted = sum(a is not None or b is not None for a, b in zip(ours, theirs, strict=True))

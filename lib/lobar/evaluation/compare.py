@@ -81,7 +81,7 @@ def _differing(
 
     def score(scores: dict[str, float | None], exam: Exam) -> float:
         value = scores[exam.patient_id]
-        return 1.0 if value is None else value  # there was nothing to find, and nothing was found
+        return 1.0 if value is None else value  # neither truth nor prediction
 
     rows = [Difference(e.patient_id, e.target, score(ours, e), score(theirs, e)) for e in exams]
     return sorted(rows, key=lambda row: row.other - row.challenger)

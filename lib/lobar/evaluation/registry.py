@@ -44,7 +44,7 @@ class PromotionInputs:
 class Decision(Record):
     """One record of the registry: the champion from then on, and why.
 
-    `champion` is None as long as there is none. `promoted` says whether this record made it the champion,
+    `champion` is None until there is one. `promoted` says whether this record made it the champion,
     `rolled_back` whether it removed the previous one. A rollback has neither inputs nor a comparison.
     """
 

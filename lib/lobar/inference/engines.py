@@ -114,7 +114,7 @@ class OpenVino:
         self._of_thread = threading.local()
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
-        """As `Engine` says, with a few batches in flight."""
+        """As in `Engine`, with a few batches in flight."""
         remaining = iter(batches)
         # alone: two first inferences at once can deadlock in OpenVINO: one thread holds the GIL and waits for
         # a C++ static that the other, waiting for the GIL, initializes
@@ -150,7 +150,7 @@ class TensorFlow:
         self._model = keras_backend.load(model, files.keras)
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
-        """As `Engine` says. Each batch is padded to one size, on which an image's sums may depend."""
+        """As in `Engine`. Each batch is padded to one size, on which an image's sums may depend."""
         for key, levels in batches:
             padded = np.zeros((self.batch, *levels.shape[1:], 1), levels.dtype)
             padded[: len(levels), ..., 0] = levels

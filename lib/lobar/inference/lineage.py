@@ -1,4 +1,4 @@
-"""From a row of a submission back to what it was made of, and the same row computed again."""
+"""From a row of a submission back to its records, image and model, and the same row computed again."""
 
 import bisect
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from lobar.training.record import Training
 class Lineage:
     """Where a row came from: the records of the plan, the shard, the training and the dataset.
 
-    `rejection` is the reason for an empty row that is a rejection.
+    `rejection` is set if the image was rejected, so that its row is empty.
     """
 
     plan: Plan

@@ -30,7 +30,7 @@ DRIFT_SAMPLE = 200  # the first images of a plan are a random sample
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a plan.
+    """The options of a plan.
 
     shards: number of shards; 0: as many as `images_per_shard` makes. device: cpu or gpu. precision: of the
     network's arithmetic, or auto. operating_point: tuned or notebook.

@@ -40,7 +40,7 @@ def run(place: Prediction, number: int, max_rejected: float) -> Shard:
         check_share(shard.rejected, len(images), max_rejected, what)
         log.info("shard %d is finished already", number)
         return shard
-    # the format wants a row for a rejected image too; the record says which empty rows are rejections
+    # the format requires a row for a rejected image too; the record says which empty rows are rejections
     rows, rejected = [], []
     for result in console.progress(predict(plan, images), len(images), f"shard {number}"):
         if isinstance(result, Rejection):

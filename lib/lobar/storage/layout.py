@@ -1,7 +1,7 @@
 """Where every object is: the four kinds of folder, and the names of the objects in them.
 
-A record has one name. Data objects have the SHA-256 of their content in their name, which the record that
-commits them holds; so two writers can never exchange what a record names.
+Records have fixed names. A data object has the SHA-256 of its content in its name, and the record that
+commits it holds that SHA-256; so two writers cannot replace each other's data.
 """
 
 from collections.abc import Callable

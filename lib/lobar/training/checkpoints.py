@@ -36,7 +36,7 @@ class Checkpoint(Record):
 class Checkpoints:
     """The checkpoints of one training: variables, named by epoch and content, then a record.
 
-    A record names a complete object, so that two pods of one training cannot harm each other.
+    A record names a complete object, so two pods of one training cannot corrupt each other's state.
     """
 
     url: str

@@ -21,13 +21,13 @@ def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     calibration = levels[:CALIBRATION_IMAGES, None, ..., None]
-    with redirect_stdout(io.StringIO()):  # NNCF draws progress bars, in a pod too
+    with redirect_stdout(io.StringIO()):  # NNCF prints progress bars, even in a pod
         model = ov.Core().read_model(network)
         convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
         quantized = nncf.quantize(
             model,
             nncf.Dataset(calibration),
-            # few images have an opacity: the range of most would cut its logits off
+            # few images have an opacity: a range from the other images would clip its logits
             ignored_scope=nncf.IgnoredScope(
                 names=[op.get_friendly_name() for op in convolutions[-1:]],
                 types=["Interpolate"],

@@ -64,7 +64,7 @@ class Recipe:
 
 
 def names() -> list[str]:
-    """The recipes that lobar brings."""
+    """The names of the recipes in this package."""
     folder = files("lobar.training") / "recipes"
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
