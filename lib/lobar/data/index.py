@@ -14,8 +14,7 @@ from lobar.core.concurrency import ordered_map
 from lobar.core.errors import InputError, LobarError
 from lobar.core.rejections import Rejection, check_share
 from lobar.core.version import code_version
-from lobar.data import labels, listing
-from lobar.data.labels import Labels
+from lobar.data import listing
 from lobar.data.listing import Image
 from lobar.data.record import IndexInputs, Manifest, Shift, Source, SplitCounts
 from lobar.imaging import dicom
@@ -24,6 +23,8 @@ from lobar.storage.layout import Dataset
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from lobar.data.labels import Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ def build(source: Source, max_rejected: float) -> Index:
 
     Raises InputError if more than the share `max_rejected` of the patients is rejected.
     """
+    from lobar.data import labels  # it needs pandas, which jobs that only read an index do without
+
     label_table = objects.read(source.labels)
     group_table = objects.read(source.groups) if source.groups else b""
     truth = labels.read_labels(label_table, source.labels)
@@ -97,7 +100,7 @@ def build(source: Source, max_rejected: float) -> Index:
 
 
 def _match(
-    truth: Labels, images: list[Image], groups: dict[str, str] | None
+    truth: "Labels", images: list[Image], groups: dict[str, str] | None
 ) -> tuple[list[Image], list[Rejection]]:
     """The images with a label and a group, and a rejection for each patient that lacks one of the three."""
     by_id: dict[str, list[Image]] = defaultdict(list)
@@ -120,7 +123,7 @@ def _match(
 
 
 def _exams(
-    images: list[Image], truth: Labels, groups: dict[str, str] | None, source: Source
+    images: list[Image], truth: "Labels", groups: dict[str, str] | None, source: Source
 ) -> Iterator[Exam | Rejection]:
     """The exam of each image, or why it cannot be used; headers are read from the store, many at once."""
     starts = objects.read_many((image.object for image in images), first=dicom.HEADER_BYTES)
