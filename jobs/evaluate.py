@@ -8,7 +8,7 @@ import typer
 def main(
     model: Annotated[str, typer.Option(help="a model made by train")],
     dataset: Annotated[str, typer.Option(help="the dataset to validate on")],
-    report: Annotated[str, typer.Option(help="put a copy of the report there")] = "",
+    report: Annotated[str, typer.Option(help="URL or path for a copy of the report")] = "",
     figures: Annotated[str, typer.Option(help="put the challenge metric as a number into this folder")] = "",
 ) -> None:
     from jobs import figures as outputs
@@ -17,8 +17,8 @@ def main(
     from lobar.storage import objects, records
     from lobar.storage.layout import Dataset, Model
 
-    place = Model(objects.absolute(model))
-    evaluation = evaluate.run(place, Dataset(objects.absolute(dataset)))
+    place = Model(model)
+    evaluation = evaluate.run(place, Dataset(dataset))
     if report:
         objects.publish(report, records.get(place.report, evaluation.report))
     outputs.write(figures, {"challenge-metric": evaluation.systems["tuned"].metric})

@@ -10,7 +10,7 @@ def main(
     images: Annotated[str, typer.Option(help="folder of DICOMs named ID.dcm")],
     out: Annotated[str, typer.Option(help="the dataset's folder")],
     groups: Annotated[
-        str, typer.Option(help="CSV of patientId and group (the patient); none: each id is its own group")
+        str, typer.Option(help="CSV of patientId and group (the patient); empty: each id is its own group")
     ] = "",
     valid_fraction: Annotated[
         float, typer.Option(min=0, max=1, help="share of the groups to validate on")
@@ -18,27 +18,28 @@ def main(
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="share of patients that may be rejected")
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="of the split")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the split")] = 0,
     registry: Annotated[
         str, typer.Option(help="warn if the images are unlike those that its champion was trained on")
     ] = "",
 ) -> None:
     from lobar.core import rejections
     from lobar.data import index
-    from lobar.data.record import Source
+    from lobar.data.record import Manifest, Source
     from lobar.evaluation.registry import drift_from_champion
+    from lobar.storage import records
     from lobar.storage.layout import Dataset, Registry
     from lobar.storage.objects import absolute
 
     source = Source(
         absolute(labels), absolute(images), absolute(groups) if groups else "", valid_fraction, seed
     )
-    dataset = Dataset(absolute(out))
+    dataset = Dataset(out)
     built = index.build(source, max_rejected)
-    if index.find(dataset, built):
+    if records.find(dataset.manifest, Manifest, built.inputs):
         print(f"dataset is complete already: {dataset.url}")
         return
-    shifts = drift_from_champion(Registry(absolute(registry)), built.exams) if registry else []
+    shifts = drift_from_champion(Registry(registry), built.exams) if registry else []
     manifest = index.write(dataset, built, shifts)
     print(f"dataset: {dataset.url}")
     for name, split in (("train", manifest.train), ("valid", manifest.valid)):

@@ -1,19 +1,8 @@
 """plan: list the images to predict, fix model and options, cut into shards."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Device(StrEnum):
-    cpu = "cpu"
-    gpu = "gpu"
-
-
-class Point(StrEnum):
-    tuned = "tuned"
-    notebook = "notebook"
 
 
 def main(
@@ -22,19 +11,22 @@ def main(
     out: Annotated[str, typer.Option(help="the prediction's folder")],
     images_per_shard: Annotated[int, typer.Option(min=1, help="images that one pod predicts")] = 4000,
     shards: Annotated[int, typer.Option(min=0, help="number of shards; 0: from --images-per-shard")] = 0,
-    device: Annotated[Device, typer.Option(help="OpenVINO on the CPU or TensorFlow on the GPU")] = Device.cpu,
-    precision: Annotated[str, typer.Option(help="of the network's arithmetic, or auto")] = "auto",
-    operating_point: Annotated[Point, typer.Option(help="how maps become boxes")] = Point.tuned,
+    device: Annotated[
+        Literal["cpu", "gpu"], typer.Option(help="OpenVINO on the CPU or TensorFlow on the GPU")
+    ] = "cpu",
+    precision: Annotated[str, typer.Option(help="precision of the network's arithmetic, or auto")] = "auto",
+    operating_point: Annotated[
+        Literal["tuned", "notebook"], typer.Option(help="how maps become boxes")
+    ] = "tuned",
     figures: Annotated[str, typer.Option(help="put the number of shards into this folder")] = "",
 ) -> None:
     from jobs import figures as outputs
     from lobar.evaluation import registry
     from lobar.inference import plan as plans
     from lobar.storage.layout import Prediction
-    from lobar.storage.objects import absolute
 
-    place = Prediction(absolute(out))
-    request = plans.Request(images_per_shard, shards, device.value, precision, operating_point.value)
+    place = Prediction(out)
+    request = plans.Request(images_per_shard, shards, device, precision, operating_point)
     plan = plans.make(images, registry.resolve(model), place, request)
     outputs.write(figures, {"shards": plan.inputs.shards})
     print(f"plan: {place.url}\n  model: {plan.inputs.model}")

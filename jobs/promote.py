@@ -11,11 +11,13 @@ def main(
     dataset: Annotated[
         str, typer.Option(help="the dataset on whose validation images both are compared")
     ] = "",
-    min_gain: Annotated[float, typer.Option(min=0, help="challenge metric that must be gained")] = 0.0,
+    min_gain: Annotated[
+        float, typer.Option(min=0, help="how much better in the challenge metric the challenger must be")
+    ] = 0.0,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="make the previous champion champion again")
     ] = False,
-    report: Annotated[str, typer.Option(help="put the decision there as a page to read")] = "",
+    report: Annotated[str, typer.Option(help="URL or path for the decision as an HTML page")] = "",
     figures: Annotated[str, typer.Option(help="put 1 (promoted) or 0 as a number into this folder")] = "",
 ) -> None:
     from jobs import figures as outputs
@@ -27,12 +29,11 @@ def main(
 
     if (challenger or dataset or report) if rollback else not (challenger and dataset):
         raise InputError("promote takes either --rollback alone, or --challenger and --dataset")
-    place = Registry(absolute(registry))
+    place = Registry(registry)
     if rollback:
         decision = registries.roll_back(place)
     else:
-        model, images = Model(absolute(challenger)), Dataset(absolute(dataset))
-        decision = registries.promote(place, model, images, min_gain)
+        decision = registries.promote(place, Model(challenger), Dataset(dataset), min_gain)
     outputs.write(figures, {"promoted": int(decision.promoted)})
     print(f"champion: {decision.champion.model if decision.champion else 'none yet'}")
     verb = "promoted" if decision.promoted else "rolled back" if decision.rolled_back else "kept"

@@ -1,30 +1,19 @@
-"""summary: say in one page how a workflow ended and what it left."""
+"""summary: report on one page how a workflow ended and what it stored."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 
-class Status(StrEnum):
-    succeeded = "Succeeded"
-    failed = "Failed"
-    error = "Error"
-
-
-class Chain(StrEnum):
-    full = "full"
-    predict = "predict"
-    retrain = "retrain"
-    demo_data = "demo-data"
-
-
 def main(
-    workflow: Annotated[str, typer.Option(help="its name")],
-    status: Annotated[Status, typer.Option(help="how it ended")],
+    workflow: Annotated[str, typer.Option(help="name of the workflow")],
+    status: Annotated[Literal["Succeeded", "Failed", "Error"], typer.Option(help="how it ended")],
     seconds: Annotated[float, typer.Option(help="how long it took")],
-    chain: Annotated[Chain, typer.Option(help="what it ran, and so what it may have left")],
-    out: Annotated[str, typer.Option(help="put the page there")],
+    chain: Annotated[
+        Literal["full", "predict", "retrain", "demo-data"],
+        typer.Option(help="what it ran, and so what it may have stored"),
+    ],
+    out: Annotated[str, typer.Option(help="URL or path of the page to write")],
     failures: Annotated[str, typer.Option(help="Argo's list of the nodes that failed, JSON")] = "",
     model: Annotated[str, typer.Option(help="folder of the model of full and retrain")] = "",
     prediction: Annotated[str, typer.Option(help="folder of the prediction of full and predict")] = "",
@@ -32,14 +21,14 @@ def main(
 ) -> None:
     from lobar.evaluation.report import summary
     from lobar.storage.layout import Model, Prediction, Registry
-    from lobar.storage.objects import absolute, publish
+    from lobar.storage.objects import publish
 
-    lines = summary.ended(workflow, status.value, seconds, failures)
+    lines = summary.ended(workflow, status, seconds, failures)
     print("\n".join(lines), flush=True)  # the store that failed the workflow may fail what follows too
-    left = summary.left(
-        Model(absolute(model)) if model and chain in (Chain.full, Chain.retrain) else None,
-        Prediction(absolute(prediction)) if prediction and chain in (Chain.full, Chain.predict) else None,
-        Registry(absolute(registry)) if registry and chain is Chain.retrain else None,
+    stored = summary.stored(
+        Model(model) if model and chain in ("full", "retrain") else None,
+        Prediction(prediction) if prediction and chain in ("full", "predict") else None,
+        Registry(registry) if registry and chain == "retrain" else None,
     )
-    print("\n".join(left))
-    publish(out, ("\n".join([*lines, *left]) + "\n").encode())
+    print("\n".join(stored))
+    publish(out, ("\n".join([*lines, *stored]) + "\n").encode())
