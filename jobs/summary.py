@@ -1,4 +1,4 @@
-"""summary: say in one page how a workflow ended and what it left."""
+"""summary: write a one-page summary of a finished workflow: how it ended and what it left."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -20,22 +20,24 @@ class Chain(StrEnum):
 
 
 def main(
-    workflow: Annotated[str, typer.Option(help="its name")],
-    status: Annotated[Status, typer.Option(help="how it ended")],
-    seconds: Annotated[float, typer.Option(help="how long it took")],
-    chain: Annotated[Chain, typer.Option(help="what it ran, and so what it may have left")],
-    out: Annotated[str, typer.Option(help="put the page there")],
-    failures: Annotated[str, typer.Option(help="Argo's list of the nodes that failed, JSON")] = "",
-    model: Annotated[str, typer.Option(help="folder of the model of full and retrain")] = "",
-    prediction: Annotated[str, typer.Option(help="folder of the prediction of full and predict")] = "",
-    registry: Annotated[str, typer.Option(help="folder of the registry of retrain")] = "",
+    workflow: Annotated[str, typer.Option(help="name of the workflow")],
+    status: Annotated[Status, typer.Option(help="status of the workflow")],
+    seconds: Annotated[float, typer.Option(help="duration of the workflow in seconds")],
+    chain: Annotated[
+        Chain, typer.Option(help="entrypoint of the workflow; decides which results are listed")
+    ],
+    out: Annotated[str, typer.Option(help="file for the summary")],
+    failures: Annotated[str, typer.Option(help="Argo's JSON list of the failed nodes")] = "",
+    model: Annotated[str, typer.Option(help="folder of the model (full, retrain)")] = "",
+    prediction: Annotated[str, typer.Option(help="folder of the prediction (full, predict)")] = "",
+    registry: Annotated[str, typer.Option(help="folder of the registry (retrain)")] = "",
 ) -> None:
     from lobar.evaluation.report import summary
     from lobar.storage.layout import Model, Prediction, Registry
     from lobar.storage.objects import absolute, publish
 
     lines = summary.ended(workflow, status.value, seconds, failures)
-    print("\n".join(lines), flush=True)  # the store that failed the workflow may fail what follows too
+    print("\n".join(lines), flush=True)  # first, because a failing store may also fail the rest of this job
     left = summary.left(
         Model(absolute(model)) if model and chain in (Chain.full, Chain.retrain) else None,
         Prediction(absolute(prediction)) if prediction and chain in (Chain.full, Chain.predict) else None,

@@ -67,7 +67,9 @@ def _finished(place: Prediction, plan: Plan) -> list[Shard]:
             "run predict for them"
         )
     if unknown := sorted(name for name in there if name.endswith(".json") and name not in names):
-        raise InputError(f"{place.shards}: {_some(unknown)} of no shard of this plan; remove them")
+        raise InputError(
+            f"{place.shards}: records of shards that this plan does not have: {_some(unknown)}; remove them"
+        )
     urls = [place.shard_record(number) for number in numbers]
     shards = list(ordered_map(lambda url: records.read(url, Shard), urls, 8, 32))
     for number, (url, shard) in enumerate(zip(urls, shards, strict=True)):
@@ -99,7 +101,7 @@ def _difference(rows: list[Row], planned: list[str]) -> str:
         "missing": sorted({*planned} - {*ids}),
     }
     words = [f"{kind} rows {_some(patient_ids)}" for kind, patient_ids in differences.items() if patient_ids]
-    return ", ".join(words) or "its rows are in another order or under another header"
+    return ", ".join(words) or "its rows are in another order, or its header is another one"
 
 
 def _some(names: list[str]) -> str:
