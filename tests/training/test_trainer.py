@@ -199,7 +199,7 @@ def test_a_batch_larger_than_the_set_shrinks_with_a_warning(data: Dataset, run: 
             ["--dataset", "nowhere", *small()],
             "manifest.json: not there; run label-index first, or check the URL",
         ),
-        (small("network=resnet"), "recipe demo: network is 'resnet'; it takes notebook or unet"),
+        (small("network=resnet"), "recipe demo: network is 'resnet'; it must be notebook or unet"),
         (small("learning_rate=1e20,epochs=3"), "the training diverged in epoch"),
         (small("image_size=50"), "image_size 50 is not a multiple of 2**depth = 4; change one of them"),
     ],
