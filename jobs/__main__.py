@@ -8,21 +8,21 @@ import typer
 from lobar.core import console, runtime
 
 JOBS = {
-    "demo-data": "create a synthetic dataset in RSNA's format",
-    "label-index": "map images to boxes, groups and a split",
-    "train": "fit a segmentation network on a dataset",
-    "evaluate": "score a model, tune its operating point, release it",
-    "plan": "list the images to predict and cut them into shards",
-    "predict": "find boxes on the images of one shard",
-    "merge-submission": "join the shards of a plan into one submission",
-    "promote": "compare a model with the champion, and record who is champion",
-    "explain": "trace a row of a submission back to image, model and data; compute it again",
-    "summary": "report on one page how a workflow ended and what it stored",
+    "demo-data": "generate synthetic images, labels and groups in RSNA's format",
+    "label-index": "join label table, images and groups into an index with a split",
+    "train": "train a segmentation network on a dataset",
+    "evaluate": "score a model, tune its operating point, write the report, release it",
+    "plan": "list the new images and divide them into shards",
+    "predict": "predict the boxes of one shard",
+    "merge-submission": "merge all shards into one submission CSV",
+    "promote": "compare a model with the champion, and record which one is champion",
+    "explain": "trace a row of a submission to its image, model and data, or compute it again",
+    "summary": "write a one-page summary of a finished workflow",
 }
 
 
 def command(name: str) -> typer.Typer:
-    """The command line of one job; its module alone is imported, so that `--help` answers at once."""
+    """The command line of one job; only its module is imported, so that `--help` is fast."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, help=JOBS[name])(importlib.import_module("jobs." + name.replace("-", "_")).main)
     return app
@@ -35,7 +35,12 @@ def main(arguments: list[str]) -> int:
         app = command(arguments[0])
         return console.run_job(app, f"python -m jobs {arguments[0]}", arguments[1:])
     help_requested = not arguments or arguments[0] in ("-h", "--help")
-    lines = ["usage: python -m jobs JOB [OPTIONS]; --help after a job lists its options", ""]
+    lines = [
+        "Usage: python -m jobs JOB [OPTIONS]",
+        "",
+        "python -m jobs JOB --help lists the options of a job.",
+        "",
+    ]
     lines += [f"  {name:18}{what}" for name, what in JOBS.items()]
     if not help_requested:
         lines += ["", f"error: there is no job {arguments[0]!r}; choose one of {', '.join(JOBS)}"]

@@ -6,10 +6,12 @@ import typer
 
 
 def main(
-    model: Annotated[str, typer.Option(help="a model made by train")],
-    dataset: Annotated[str, typer.Option(help="the dataset to validate on")],
-    report: Annotated[str, typer.Option(help="URL or path for a copy of the report")] = "",
-    figures: Annotated[str, typer.Option(help="put the challenge metric as a number into this folder")] = "",
+    model: Annotated[str, typer.Option(help="folder of a model made by train")],
+    dataset: Annotated[str, typer.Option(help="folder of the dataset that it was trained with")],
+    report: Annotated[str, typer.Option(help="file for a copy of the report")] = "",
+    figures: Annotated[
+        str, typer.Option(help="folder for a file that contains only the challenge metric")
+    ] = "",
 ) -> None:
     from jobs import figures as outputs
     from lobar.evaluation import evaluate

@@ -1,4 +1,4 @@
-"""explain: trace a row of a submission back to image, model and data; compute it again."""
+"""explain: trace a row of a submission to what made it, or compute it again."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def main(
-    prediction: Annotated[str, typer.Option(help="the folder of the prediction")],
+    prediction: Annotated[str, typer.Option(help="folder of the prediction")],
     patient_id: Annotated[str, typer.Option(help="patientId of the row")],
     replay: Annotated[bool, typer.Option("--replay", help="compute the row again and compare")] = False,
 ) -> None:

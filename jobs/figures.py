@@ -6,9 +6,9 @@ from lobar.storage import objects
 
 
 def write(folder: str, figures: Mapping[str, float | None]) -> None:
-    """Put each figure as an object of its name that holds the number alone; one that does not exist is `NaN`.
+    """Write each figure to an object with its name that contains only the number; None is written as `NaN`.
 
-    Nothing is put if `folder` is empty.
+    Nothing is written if `folder` is empty.
     """
     for name, value in figures.items() if folder else ():
         text = "NaN" if value is None else str(value)

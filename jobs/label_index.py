@@ -1,4 +1,4 @@
-"""label-index: label table x images (x groups) to a dataset with its split."""
+"""label-index: join label table, images and groups into a dataset with its split."""
 
 from typing import Annotated
 
@@ -7,20 +7,21 @@ import typer
 
 def main(
     labels: Annotated[str, typer.Option(help="label CSV: patientId, x, y, width, height, Target")],
-    images: Annotated[str, typer.Option(help="folder of DICOMs named ID.dcm")],
-    out: Annotated[str, typer.Option(help="the dataset's folder")],
+    images: Annotated[str, typer.Option(help="folder of DICOM images named ID.dcm")],
+    out: Annotated[str, typer.Option(help="folder of the new dataset")],
     groups: Annotated[
-        str, typer.Option(help="CSV of patientId and group (the patient); empty: each id is its own group")
+        str, typer.Option(help="CSV: patientId, group (the patient); empty: each id is its own group")
     ] = "",
     valid_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="share of the groups to validate on")
+        float, typer.Option(min=0, max=1, help="share of the groups in the validation split")
     ] = 0.1,
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="share of patients that may be rejected")
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="seed of the split")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="random seed of the split")] = 0,
     registry: Annotated[
-        str, typer.Option(help="warn if the images are unlike those that its champion was trained on")
+        str,
+        typer.Option(help="registry; warn if the images differ from those that its champion was trained on"),
     ] = "",
 ) -> None:
     from lobar.core import rejections

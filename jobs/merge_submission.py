@@ -1,4 +1,4 @@
-"""merge-submission: join the finished shards of a plan into one CSV."""
+"""merge-submission: merge all shards of a plan into one CSV."""
 
 from typing import Annotated
 
@@ -6,9 +6,11 @@ import typer
 
 
 def main(
-    prediction: Annotated[str, typer.Option(help="the folder that plan made")],
-    out: Annotated[str, typer.Option(help="URL or path for a copy of the submission")] = "",
-    figures: Annotated[str, typer.Option(help="put the counts of rows as numbers into this folder")] = "",
+    prediction: Annotated[str, typer.Option(help="folder of the prediction, made by plan")],
+    out: Annotated[str, typer.Option(help="file for a copy of the submission")] = "",
+    figures: Annotated[
+        str, typer.Option(help="folder for files that each contain one count: rows, with-boxes, rejected")
+    ] = "",
 ) -> None:
     from jobs import figures as outputs
     from lobar.inference import submission

@@ -1,4 +1,4 @@
-"""plan: list the images to predict, fix model and options, cut into shards."""
+"""plan: list the images to predict, fix model and options, divide them into shards."""
 
 from typing import Annotated, Literal
 
@@ -6,19 +6,28 @@ import typer
 
 
 def main(
-    images: Annotated[str, typer.Option(help="folder of DICOMs named ID.dcm")],
-    model: Annotated[str, typer.Option(help="a model released by evaluate, or a registry for its champion")],
-    out: Annotated[str, typer.Option(help="the prediction's folder")],
+    images: Annotated[str, typer.Option(help="folder of DICOM images named ID.dcm")],
+    model: Annotated[
+        str, typer.Option(help="folder of a model released by evaluate, or of a registry, for its champion")
+    ],
+    out: Annotated[str, typer.Option(help="folder of the new prediction")],
     images_per_shard: Annotated[int, typer.Option(min=1, help="images that one pod predicts")] = 4000,
-    shards: Annotated[int, typer.Option(min=0, help="number of shards; 0: from --images-per-shard")] = 0,
+    shards: Annotated[
+        int, typer.Option(min=0, help="number of shards; 0: computed from --images-per-shard")
+    ] = 0,
     device: Annotated[
-        Literal["cpu", "gpu"], typer.Option(help="OpenVINO on the CPU or TensorFlow on the GPU")
+        Literal["cpu", "gpu"],
+        typer.Option(help="predict with OpenVINO on the CPU, or with TensorFlow on the GPU"),
     ] = "cpu",
-    precision: Annotated[str, typer.Option(help="precision of the network's arithmetic, or auto")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or int8; auto: the fastest offered for this CPU")
+    ] = "auto",
     operating_point: Annotated[
-        Literal["tuned", "notebook"], typer.Option(help="how maps become boxes")
+        Literal["tuned", "notebook"], typer.Option(help="thresholds that turn maps into boxes")
     ] = "tuned",
-    figures: Annotated[str, typer.Option(help="put the number of shards into this folder")] = "",
+    figures: Annotated[
+        str, typer.Option(help="folder for a file that contains only the number of shards")
+    ] = "",
 ) -> None:
     from jobs import figures as outputs
     from lobar.evaluation import registry

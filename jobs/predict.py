@@ -1,4 +1,4 @@
-"""predict: find boxes on the images of one shard."""
+"""predict: predict the boxes of one shard."""
 
 from typing import Annotated
 
@@ -6,8 +6,8 @@ import typer
 
 
 def main(
-    prediction: Annotated[str, typer.Option(help="the folder that plan made")],
-    shard: Annotated[int, typer.Option(min=0, help="which shard, from 0")],
+    prediction: Annotated[str, typer.Option(help="folder of the prediction, made by plan")],
+    shard: Annotated[int, typer.Option(min=0, help="number of the shard, from 0")],
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="share of images that may be rejected")
     ] = 0,

@@ -1,4 +1,4 @@
-"""promote: compare a challenger with the champion, and record who is champion from now on."""
+"""promote: compare a challenger with the champion, and record which model is champion."""
 
 from typing import Annotated
 
@@ -6,19 +6,17 @@ import typer
 
 
 def main(
-    registry: Annotated[str, typer.Option(help="the folder of the registry")],
-    challenger: Annotated[str, typer.Option(help="a model released by evaluate")] = "",
+    registry: Annotated[str, typer.Option(help="folder of the registry")],
+    challenger: Annotated[str, typer.Option(help="folder of a model released by evaluate")] = "",
     dataset: Annotated[
-        str, typer.Option(help="the dataset on whose validation images both are compared")
+        str, typer.Option(help="folder of the dataset on whose validation images both are compared")
     ] = "",
     min_gain: Annotated[
-        float, typer.Option(min=0, help="how much better in the challenge metric the challenger must be")
+        float, typer.Option(min=0, help="gain of the challenge metric that the challenger needs")
     ] = 0.0,
-    rollback: Annotated[
-        bool, typer.Option("--rollback", help="make the previous champion champion again")
-    ] = False,
-    report: Annotated[str, typer.Option(help="URL or path for the decision as an HTML page")] = "",
-    figures: Annotated[str, typer.Option(help="put 1 (promoted) or 0 as a number into this folder")] = "",
+    rollback: Annotated[bool, typer.Option("--rollback", help="restore the previous champion")] = False,
+    report: Annotated[str, typer.Option(help="file for a page on the decision")] = "",
+    figures: Annotated[str, typer.Option(help="folder for a file that contains only 1 (promoted) or 0")] = "",
 ) -> None:
     from jobs import figures as outputs
     from lobar.core.errors import InputError

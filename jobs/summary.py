@@ -1,4 +1,4 @@
-"""summary: report on one page how a workflow ended and what it stored."""
+"""summary: write a one-page summary of a finished workflow: how it ended and what it left."""
 
 from typing import Annotated, Literal
 
@@ -7,17 +7,17 @@ import typer
 
 def main(
     workflow: Annotated[str, typer.Option(help="name of the workflow")],
-    status: Annotated[Literal["Succeeded", "Failed", "Error"], typer.Option(help="how it ended")],
-    seconds: Annotated[float, typer.Option(help="how long it took")],
+    status: Annotated[Literal["Succeeded", "Failed", "Error"], typer.Option(help="status of the workflow")],
+    seconds: Annotated[float, typer.Option(help="duration of the workflow in seconds")],
     chain: Annotated[
         Literal["full", "predict", "retrain", "demo-data"],
-        typer.Option(help="what it ran, and so what it may have stored"),
+        typer.Option(help="entrypoint of the workflow; decides which results are listed"),
     ],
-    out: Annotated[str, typer.Option(help="URL or path of the page to write")],
-    failures: Annotated[str, typer.Option(help="Argo's list of the nodes that failed, JSON")] = "",
-    model: Annotated[str, typer.Option(help="folder of the model of full and retrain")] = "",
-    prediction: Annotated[str, typer.Option(help="folder of the prediction of full and predict")] = "",
-    registry: Annotated[str, typer.Option(help="folder of the registry of retrain")] = "",
+    out: Annotated[str, typer.Option(help="file for the summary")],
+    failures: Annotated[str, typer.Option(help="Argo's JSON list of the failed nodes")] = "",
+    model: Annotated[str, typer.Option(help="folder of the model (full, retrain)")] = "",
+    prediction: Annotated[str, typer.Option(help="folder of the prediction (full, predict)")] = "",
+    registry: Annotated[str, typer.Option(help="folder of the registry (retrain)")] = "",
 ) -> None:
     from lobar.evaluation.report import summary
     from lobar.storage.layout import Model, Prediction, Registry

@@ -1,4 +1,4 @@
-"""train: fit a segmentation network on a dataset."""
+"""train: train a segmentation network on a dataset."""
 
 from typing import Annotated
 
@@ -6,11 +6,15 @@ import typer
 
 
 def main(
-    dataset: Annotated[str, typer.Option(help="a dataset made by label-index")],
-    out: Annotated[str, typer.Option(help="the model's folder")],
-    recipe: Annotated[str, typer.Option(help="name of a recipe, or URL of a YAML file")],
-    changes: Annotated[str, typer.Option("--set", help="fields to change: key=value,key=value")] = "",
-    seed: Annotated[int, typer.Option(min=0, help="seed of weights, order and flips")] = 0,
+    dataset: Annotated[str, typer.Option(help="folder of a dataset made by label-index")],
+    out: Annotated[str, typer.Option(help="folder of the new model")],
+    recipe: Annotated[
+        str, typer.Option(help="name of a recipe (demo, notebook, rsna), or path or URL of a YAML file")
+    ],
+    changes: Annotated[
+        str, typer.Option("--set", help="fields of the recipe to change: key=value,key=value")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, help="random seed of weights, order and flips")] = 0,
 ) -> None:
     from lobar.storage.layout import Dataset, Model
     from lobar.training import recipe as recipes

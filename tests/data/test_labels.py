@@ -40,7 +40,7 @@ def test_rows_of_one_patient_are_its_boxes() -> None:
         ("a,1,2,,4,1", "a (labels.csv row 3): Target 1 without a complete box: '1' '2' '' '4'"),
         ("a,1,2,3,4,0", "a (labels.csv row 3): Target 0 with a box: 1 2 3 4"),
         ("a,1,2,3,4,yes", "a (labels.csv row 3): Target is neither 0 nor 1: 'yes'"),
-        ("a,,,,,0", "a (labels.csv row 3): rows of both Targets"),
+        ("a,,,,,0", "a (labels.csv row 3): rows with both Targets"),
     ],
 )
 def test_a_bad_row_rejects_its_whole_patient_by_row_and_reason(row: str, message: str) -> None:
@@ -89,7 +89,7 @@ def test_a_table_that_is_not_text_is_named() -> None:
         HEADER.encode() + b"\xe9,,,,,0\n",
     ):
         with pytest.raises(
-            InputError, match=r"t\.csv: (not a table in UTF-8, or UTF-16 with its mark|no column)"
+            InputError, match=r"t\.csv: (not a table in UTF-8, or UTF-16 with a BOM|no column)"
         ):
             read_labels(data, "t.csv")
 
@@ -192,7 +192,7 @@ def reference(table: str) -> tuple[list[tuple[str, tuple[Box, ...]]], list[str]]
         elif sides[0] < 0 or sides[1] < 0:
             reason = f"a box outside the image: x {sides[0]}, y {sides[1]}"
         if not reason and bool(boxes.setdefault(patient, [Box(*sides)] if sides else [])) != (target == "1"):
-            reason = "rows of both Targets"
+            reason = "rows with both Targets"
         if reason:
             rejected.setdefault(patient, f"{patient} (t.csv row {reader.line_num}): {reason}")
         elif target == "1" and Box(*sides) not in boxes[patient]:

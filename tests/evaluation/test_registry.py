@@ -197,7 +197,7 @@ def test_rollback_goes_back_champion_by_champion(bench: Bench) -> None:
     newest = registry.history(bench.place)[-1]
     assert (newest.number, newest.inputs, newest.promoted, newest.rolled_back) == (6, None, False, True)
     assert newest.reason == f"rolled back from {bench.root}/second"
-    with pytest.raises(InputError, match="no champion before this one"):
+    with pytest.raises(InputError, match="no earlier champion to roll back to"):
         registry.roll_back(bench.place)
     assert bench.promote("third", 0.5).promoted  # asked for again, it is compared again
     assert bench.champion == "third"

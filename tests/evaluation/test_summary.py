@@ -59,7 +59,7 @@ def test_what_failed_and_what_to_do(run: Run, tmp_path: Path, failures: str) -> 
         "  predict(3:3): main: Error (exit code 2): error: a.dcm: cut off",
         "    -> the input is wrong: fix what the message names, then submit again",
         "  predict(4:4): main: Error (exit code 75): error: s3://x: 503",
-        "    -> something outside failed: submit again; what is finished is kept",
+        "    -> external failure: submit again with the same dataset, model and prediction",
         "  lobar: child failed",
         f"model file://{tmp_path}/none: not made",
         f"registry file://{tmp_path}/registry: not made",

@@ -217,7 +217,7 @@ def reordered(place: Prediction, folder: Path) -> None:
     ("damage", "message"),
     [
         (drop_records, "2 of 3 shards are missing: 0, 2; run predict for them"),
-        (add_record, "0003.json of no shard of this plan"),
+        (add_record, "records of shards that this plan does not have: 0003.json; remove them"),
         (swap_records, "0001.json: made for another plan or shard"),
         (other_plan, "0001.json: made for another plan or shard"),
         (alter_table, "it was altered"),

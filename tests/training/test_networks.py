@@ -126,7 +126,7 @@ def test_the_head_is_as_fine_as_it_says(name: Network, cells: int) -> None:
 
 
 def test_wrong_shapes_and_names_are_rejected() -> None:
-    with pytest.raises(InputError, match="network is 'vgg'; it takes notebook or unet"):
+    with pytest.raises(InputError, match="network is 'vgg'; it must be notebook or unet"):
         small("vgg")
     with pytest.raises(InputError, match="depth 1: a unet needs 2 or more"):
         networks.create(small("unet", depth=1, image_size=64))

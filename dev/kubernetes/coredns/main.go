@@ -1,4 +1,4 @@
-// CoreDNS with only the plugins needed for a cluster's own names.
+// CoreDNS with only the plugins that resolve the names of a cluster.
 package main
 
 import (

@@ -75,7 +75,7 @@ def read_labels(table: bytes, url: str) -> Labels:
     ids = list(numbers)
     rejected = []
     for line, number in _first_wrong_rows(judged, len(ids)).items():
-        reason = reasons.get(line, ("rows of both Targets",))
+        reason = reasons.get(line, ("rows with both Targets",))
         rejected.append(Rejection(ids[number], f"{objects.name(url)} row {line}", *reason))
         del numbers[ids[number]]
     owner = judged["patient"].to_numpy()[judged["target"] == 1]
@@ -178,7 +178,7 @@ def _read_chunks(table: bytes, url: str, columns: list[str]) -> Iterator[pd.Data
         for chunk in chunks:
             yield chunk.apply(lambda column: column.str.strip())
     except (ValueError, OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{url}: not a table in UTF-8, or UTF-16 with its mark ({error})") from error
+        raise InputError(f"{url}: not a table in UTF-8, or UTF-16 with a BOM ({error})") from error
 
 
 def _csv_rows(text: io.TextIOWrapper, url: str) -> Iterator[tuple[int, list[str]]]:

@@ -156,7 +156,7 @@ def roll_back(place: Registry) -> Decision:
         elif decision.rolled_back:
             champions.pop()
     if len(champions) < 2:
-        raise InputError(f"{place.url}: there is no champion before this one to go back to")
+        raise InputError(f"{place.url}: there is no earlier champion to roll back to")
     decision = Decision(
         number=len(decisions) + 1,
         inputs=None,

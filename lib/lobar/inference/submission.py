@@ -67,7 +67,9 @@ def _finished(place: Prediction, plan: Plan) -> list[Shard]:
             "run predict for them"
         )
     if unknown := sorted(name for name in listed if name.endswith(".json") and name not in names):
-        raise InputError(f"{place.shards}: {_some(unknown)} of no shard of this plan; remove them")
+        raise InputError(
+            f"{place.shards}: records of shards that this plan does not have: {_some(unknown)}; remove them"
+        )
     shards = list(ordered_map(lambda url: records.read(url, Shard), urls, 8, 32))
     for number, (url, shard) in enumerate(zip(urls, shards, strict=True)):
         if shard.inputs != ShardInputs(plan.digest, number):
@@ -98,7 +100,7 @@ def _difference(rows: list[Row], planned: list[str]) -> str:
         "missing": sorted({*planned} - {*ids}),
     }
     differing = [f"{kind} rows {_some(items)}" for kind, items in differences.items() if items]
-    return ", ".join(differing) or "its rows are in another order or under another header"
+    return ", ".join(differing) or "its rows are in another order, or its header is another one"
 
 
 def _some(names: list[str]) -> str:

@@ -90,7 +90,7 @@ def create(recipe: Recipe) -> keras.Model:
     if size % 2**depth:
         raise InputError(f"image_size {size} is not a multiple of 2**depth = {2**depth}; change one of them")
     if recipe.network is Network.UNET and depth < 2:
-        raise InputError(f"depth {depth}: a unet needs 2 or more, because its first layer already halves")
+        raise InputError(f"depth {depth}: a unet needs 2 or more, because its first layer halves the image")
     levels = keras.Input((size, size, 1), dtype=recipe.sampling.dtype)
     scaled = layers.Rescaling(1 / recipe.sampling.max_value)(levels)
     network = NETWORKS[recipe.network](size, recipe.channels, recipe.blocks, depth)

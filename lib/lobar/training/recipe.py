@@ -81,7 +81,8 @@ def load(name: str, changes: str = "") -> Recipe:
         text = objects.read(name).decode(errors="replace")
     else:
         raise InputError(
-            f"recipe {name}: there is no such recipe; choose {', '.join(names())}, or give a URL", "recipe"
+            f"recipe {name}: there is no such recipe; choose {', '.join(names())}, or the URL of a YAML file",
+            setting="recipe",
         )
     values = _mapping(text, f"recipe {name}")
     recipe = _recipe(values | _changes(changes), f"recipe {name}")
@@ -120,22 +121,22 @@ def _recipe(values: Mapping[str, Any], where: str) -> Recipe:
     converted = {}
     for name, value in values.items():
         try:
-            # not strict: YAML 1.1 takes 1e-3 for a text
+            # not strict: YAML 1.1 reads 1e-3 as a string
             converted[name] = msgspec.convert(value, hints[name], strict=False)
         except msgspec.ValidationError:
-            raise InputError(f"{where}: {name} is {value!r}; it takes {_possible(hints[name])}") from None
+            raise InputError(f"{where}: {name} is {value!r}; it must be {_possible(hints[name])}") from None
     required = [field.name for field in fields(Recipe) if field.default is MISSING]
     if missing := [name for name in required if name not in converted]:
-        raise InputError(f"{where}: {', '.join(missing)} missing; a recipe sets all of them")
+        raise InputError(f"{where}: {', '.join(missing)} missing; a recipe must set all of them")
     return Recipe(**converted)
 
 
 def _possible(hint: Any) -> str:
-    """What a field takes, in words."""
+    """The possible values of a field, in words."""
     if isinstance(hint, EnumType):
         return " or ".join(hint)
     if typing.get_origin(hint) is not Annotated:
-        return "a text"
+        return "a string"
     kind, meta = typing.get_args(hint)
     bounds = {"at least": meta.ge, "at most": meta.le}
     words = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]

@@ -104,7 +104,7 @@ def _check_finite(epoch: Epoch) -> None:
     if not (math.isfinite(epoch.loss) and math.isfinite(epoch.val_loss)):
         raise InputError(
             f"the training diverged in epoch {epoch.epoch}: loss {epoch.loss}, val_loss {epoch.val_loss}; "
-            f"choose a smaller learning_rate"
+            "choose a lower learning_rate"
         )
 
 

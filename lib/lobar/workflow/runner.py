@@ -220,7 +220,10 @@ def main(
     workflow: Annotated[
         Path, typer.Argument(help="workflow file; its WorkflowTemplate is in the same folder")
     ],
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE, as for argo submit")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", help="a parameter as NAME=VALUE, as for argo submit; repeat it for more"),
+    ] = None,
     parallel: Annotated[int, typer.Option(min=1, help="steps that may run at the same time")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands and run nothing")] = False,
 ) -> None:
@@ -237,7 +240,9 @@ def main(
         return
     for step in (step for task in manifest.tasks for step in task.steps):
         if step.command[1:2] == ("-m",) and find_spec(step.command[2]) is None:
-            raise InputError(f"{step.name}: no module {step.command[2]!r}; run from the repository's root")
+            raise InputError(
+                f"{step.name}: no module {step.command[2]!r}; run in the repository's root folder"
+            )
     started = time.monotonic()
     results = Runner(parallel).run(manifest)
     typer.echo(f"{manifest.name}: all done in {time.monotonic() - started:.1f} s")

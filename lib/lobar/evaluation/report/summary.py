@@ -13,7 +13,7 @@ from lobar.storage.layout import Model, Prediction, Registry
 
 ADVICE = (
     ("(exit code 2)", "the input is wrong: fix what the message names, then submit again"),
-    ("(exit code 75)", "something outside failed: submit again; what is finished is kept"),
+    ("(exit code 75)", "external failure: submit again with the same dataset, model and prediction"),
     ("(exit code 1)", "an internal error: the log has the details"),
     ("OOMKilled", "out of memory: raise the template's memory limit"),
     ("timeout", "no node took the pod in time: check that the node pool and the container image exist"),
