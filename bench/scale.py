@@ -14,7 +14,7 @@ from lobar.data.listing import Image, order_key
 from lobar.inference import plan as plans
 from lobar.inference import rows as submissions
 from lobar.inference import shard
-from lobar.inference.record import Shard, ShardInputs
+from lobar.inference.record import Plan, Shard, ShardInputs
 from lobar.storage import objects, records
 from lobar.storage.layout import Prediction
 
@@ -51,7 +51,7 @@ def _plan(bench: Bench, place: Prediction, count: int, shards: int) -> float:
 
 def _finish(place: Prediction) -> None:
     """Write the table and the record of every shard as predict does; one image in four has a box."""
-    plan = plans.read(place)
+    plan = records.read(place.plan, Plan)
     for number in range(len(plan.slices)):
         predicted = [
             submissions.Row(image.patient_id, "0.912345 264 152 213 379 " * (i % 4 == 0))

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         runtime.prepare()
         app = command(arguments[0])
         return console.run_job(app, f"python -m jobs {arguments[0]}", arguments[1:])
-    asked = not arguments or arguments[0] in ("-h", "--help")
+    help_requested = not arguments or arguments[0] in ("-h", "--help")
     lines = [
         "Usage: python -m jobs JOB [OPTIONS]",
         "",
@@ -42,10 +42,10 @@ def main(arguments: list[str]) -> int:
         "",
     ]
     lines += [f"  {name:18}{what}" for name, what in JOBS.items()]
-    if not asked:
+    if not help_requested:
         lines += ["", f"error: there is no job {arguments[0]!r}; choose one of {', '.join(JOBS)}"]
-    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
+    print("\n".join(lines), file=sys.stdout if help_requested else sys.stderr)
+    return 0 if help_requested else 2
 
 
 if __name__ == "__main__":

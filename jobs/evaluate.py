@@ -19,8 +19,8 @@ def main(
     from lobar.storage import objects, records
     from lobar.storage.layout import Dataset, Model
 
-    place = Model(objects.absolute(model))
-    evaluation = evaluate.run(place, Dataset(objects.absolute(dataset)))
+    place = Model(model)
+    evaluation = evaluate.run(place, Dataset(dataset))
     if report:
         objects.publish(report, records.get(place.report, evaluation.report))
     outputs.write(figures, {"challenge-metric": evaluation.systems["tuned"].metric})

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from lobar.core.rejections import Rejection
     from lobar.inference.lineage import Lineage
+    from lobar.inference.rows import Row
 
 
 def main(
@@ -18,24 +20,26 @@ def main(
     from lobar.core.version import code_version
     from lobar.inference import lineage
     from lobar.storage.layout import Prediction
-    from lobar.storage.objects import absolute
 
-    origin = lineage.trace(Prediction(absolute(prediction)), patient_id)
-    print(f"{patient_id}: {_text(origin.rejection or origin.row)}")
+    place = Prediction(prediction)
+    origin = lineage.trace(place, patient_id)
+    planned = origin.rejection or origin.row
+    print(f"{patient_id}: {_text(planned)}")
     image = origin.image.object
     print(f"  image: {image.url}, {image.bytes} bytes, etag {image.etag}")
     try:
         print(f"    unchanged since the plan, SHA-256 {lineage.image_sha256(origin)}")
     except InputError as error:
         print(f"    not the planned one: {error}")
-    _print_origin(origin, absolute(prediction))
+    _print_origin(origin, place.url)
     if replay:
         result = lineage.replay(origin)
-        same = result == (origin.rejection or origin.row)
+        same = result == planned
         print(f"replayed by lobar {code_version()}: {'the same row' if same else _text(result)}")
         if not same:
-            was = _text(origin.rejection or origin.row)
-            raise InputError(f"{patient_id}: the row differs, it was {was}; compare code and model")
+            raise InputError(
+                f"{patient_id}: the row differs, it was {_text(planned)}; compare code and model"
+            )
 
 
 def _print_origin(origin: "Lineage", prediction: str) -> None:
@@ -57,13 +61,11 @@ def _print_origin(origin: "Lineage", prediction: str) -> None:
     print(f"    images: {dataset.images}")
 
 
-def _text(row: object) -> str:
+def _text(row: "Row | Rejection") -> str:
     from lobar.core.rejections import Rejection
-    from lobar.inference.rows import Row
 
     if isinstance(row, Rejection):
         return f"rejected: {row.reason}"
-    assert isinstance(row, Row)
     return row.prediction_string.strip() or "no box"
 
 

@@ -12,4 +12,4 @@ def write(folder: str, figures: Mapping[str, float | None]) -> None:
     """
     for name, value in figures.items() if folder else ():
         text = "NaN" if value is None else str(value)
-        objects.publish(objects.join(objects.absolute(folder), name), text.encode())
+        objects.publish(objects.join(folder, name), text.encode())

@@ -26,20 +26,21 @@ def main(
 ) -> None:
     from lobar.core import rejections
     from lobar.data import index
-    from lobar.data.record import Source
+    from lobar.data.record import Manifest, Source
     from lobar.evaluation.registry import drift_from_champion
+    from lobar.storage import records
     from lobar.storage.layout import Dataset, Registry
     from lobar.storage.objects import absolute
 
     source = Source(
         absolute(labels), absolute(images), absolute(groups) if groups else "", valid_fraction, seed
     )
-    dataset = Dataset(absolute(out))
+    dataset = Dataset(out)
     built = index.build(source, max_rejected)
-    if index.find(dataset, built):
+    if records.find(dataset.manifest, Manifest, built.inputs):
         print(f"dataset is complete already: {dataset.url}")
         return
-    shifts = drift_from_champion(Registry(absolute(registry)), built.exams) if registry else []
+    shifts = drift_from_champion(Registry(registry), built.exams) if registry else []
     manifest = index.write(dataset, built, shifts)
     print(f"dataset: {dataset.url}")
     for name, split in (("train", manifest.train), ("valid", manifest.valid)):

@@ -17,7 +17,7 @@ def main(
     from lobar.storage.layout import Prediction
     from lobar.storage.objects import absolute
 
-    place = Prediction(absolute(prediction))
+    place = Prediction(prediction)
     merged = submission.merge(place, absolute(out) if out else None)
     print(f"submission: {absolute(out) if out else place.submission}")
     rejected = len(merged.rejected)
@@ -25,6 +25,6 @@ def main(
     empty = merged.rows - merged.with_boxes - rejected
     print(f"  {merged.rows} rows: {merged.with_boxes} with boxes, {empty} without a finding")
     if rejected:
-        names = ", ".join(f"{each.patient_id} ({each.reason})" for each in merged.rejected[:3])
+        names = ", ".join(f"{item.patient_id} ({item.reason})" for item in merged.rejected[:3])
         print(f"  {rejected} REJECTED, their empty rows are not findings: {names}")
         print(f"  all of them: {place.rejected}")

@@ -1,19 +1,8 @@
 """plan: list the images to predict, fix model and options, divide them into shards."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-
-class Device(StrEnum):
-    cpu = "cpu"
-    gpu = "gpu"
-
-
-class Point(StrEnum):
-    tuned = "tuned"
-    notebook = "notebook"
 
 
 def main(
@@ -27,14 +16,15 @@ def main(
         int, typer.Option(min=0, help="number of shards; 0: computed from --images-per-shard")
     ] = 0,
     device: Annotated[
-        Device, typer.Option(help="predict with OpenVINO on the CPU, or with TensorFlow on the GPU")
-    ] = Device.cpu,
+        Literal["cpu", "gpu"],
+        typer.Option(help="predict with OpenVINO on the CPU, or with TensorFlow on the GPU"),
+    ] = "cpu",
     precision: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 or int8; auto: the fastest offered for this CPU")
     ] = "auto",
     operating_point: Annotated[
-        Point, typer.Option(help="thresholds that turn maps into boxes")
-    ] = Point.tuned,
+        Literal["tuned", "notebook"], typer.Option(help="thresholds that turn maps into boxes")
+    ] = "tuned",
     figures: Annotated[
         str, typer.Option(help="folder for a file that contains only the number of shards")
     ] = "",
@@ -43,10 +33,9 @@ def main(
     from lobar.evaluation import registry
     from lobar.inference import plan as plans
     from lobar.storage.layout import Prediction
-    from lobar.storage.objects import absolute
 
-    place = Prediction(absolute(out))
-    request = plans.Request(images_per_shard, shards, device.value, precision, operating_point.value)
+    place = Prediction(out)
+    request = plans.Request(images_per_shard, shards, device, precision, operating_point)
     plan = plans.make(images, registry.resolve(model), place, request)
     outputs.write(figures, {"shards": plan.inputs.shards})
     print(f"plan: {place.url}\n  model: {plan.inputs.model}")

@@ -14,8 +14,7 @@ def main(
 ) -> None:
     from lobar.inference import shard as shards
     from lobar.storage.layout import Prediction
-    from lobar.storage.objects import absolute
 
-    record = shards.run(Prediction(absolute(prediction)), shard, max_rejected)
+    record = shards.run(Prediction(prediction), shard, max_rejected)
     rejected = len(record.rejected)
     print(f"shard {shard}: {record.rows} rows, {record.with_boxes} with boxes, {rejected} rejected")

@@ -27,12 +27,11 @@ def main(
 
     if (challenger or dataset or report) if rollback else not (challenger and dataset):
         raise InputError("promote takes either --rollback alone, or --challenger and --dataset")
-    place = Registry(absolute(registry))
+    place = Registry(registry)
     if rollback:
         decision = registries.roll_back(place)
     else:
-        model, images = Model(absolute(challenger)), Dataset(absolute(dataset))
-        decision = registries.promote(place, model, images, min_gain)
+        decision = registries.promote(place, Model(challenger), Dataset(dataset), min_gain)
     outputs.write(figures, {"promoted": int(decision.promoted)})
     print(f"champion: {decision.champion.model if decision.champion else 'none yet'}")
     verb = "promoted" if decision.promoted else "rolled back" if decision.rolled_back else "kept"

@@ -17,15 +17,14 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="random seed of weights, order and flips")] = 0,
 ) -> None:
     from lobar.storage.layout import Dataset, Model
-    from lobar.storage.objects import absolute
     from lobar.training import recipe as recipes
 
     chosen = recipes.load(recipe, changes)
 
     from lobar.training import trainer  # after the recipe is checked, because it takes seconds
 
-    model = Model(absolute(out))
-    training = trainer.run(Dataset(absolute(dataset)), model, chosen, seed)
+    model = Model(out)
+    training = trainer.run(Dataset(dataset), model, chosen, seed)
     print(f"model: {model.url}\n  {training.parameters:,} parameters, {chosen.epochs} epochs")
     if training.rejected:
         names = ", ".join(rejection.patient_id for rejection in training.rejected[:3])

@@ -1,8 +1,10 @@
-"""What several test files need: files on disk, small DICOMs, and the real data where they are."""
+"""Fixtures for several test files: files on disk, small DICOMs, a run of the workflow, and servers."""
 
+import fcntl
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,16 +24,16 @@ from lobar.core import runtime
 from lobar.workflow import runner, steps
 from tests.support.stubs import Bench
 
-runtime.prepare()  # as every job does first
+runtime.prepare()  # as every job does
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
-def no_handler_of_a_job() -> Iterator[None]:
-    """A job logs to its own stderr, which a test closes with itself."""
+def remove_log_handlers() -> Iterator[None]:
+    """A job logs to the stderr of its test, which is closed when the test ends."""
     yield
     root = logging.getLogger()
-    for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:
+    for handler in [item for item in root.handlers if type(item) is logging.StreamHandler]:
         root.removeHandler(handler)
 
 
@@ -57,9 +59,9 @@ def real_data() -> Path:
 
 
 def make_dicom(pixels: np.ndarray, syntax: UID = JPEGBaseline8Bit, **elements: object) -> bytes:
-    """A DICOM file of pixels of 8 or 16 bits; `elements` are set on top, None removes one.
+    """A DICOM file of pixels of 8 or 16 bits, in any transfer syntax that OpenCV or pydicom can encode.
 
-    Baseline JPEG, raw, or what pydicom can encode.
+    `elements` are set or, if None, removed.
     """
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
@@ -95,7 +97,7 @@ def make_dicom(pixels: np.ndarray, syntax: UID = JPEGBaseline8Bit, **elements: o
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
-    """Writes a file below tmp_path and returns its path."""
+    """Writes a file under tmp_path and returns its path."""
 
     def write_file(name: str, content: str | bytes) -> Path:
         path = tmp_path / name
@@ -113,14 +115,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def smooth_noise(rows: int, columns: int, seed: int = 0) -> np.ndarray:
-    """uint8 pixels that JPEG keeps well: blobs a few dozen pixels wide."""
+    """uint8 pixels that JPEG changes little: blobs a few dozen pixels wide."""
     coarse = np.random.default_rng(seed).integers(0, 256, (rows // 32 + 2, columns // 32 + 2))
     return cv2.resize(coarse.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_CUBIC)
 
 
 @dataclass(frozen=True)
 class World:
-    """A folder where the whole workflow ran once on small images with bright squares to find."""
+    """A folder with the results of the whole workflow on small images, which have bright squares to find."""
 
     root: Path
     command: list[str]
@@ -144,7 +146,7 @@ WORKFLOW = [
 
 
 def square_image(seed: int, positive: bool) -> tuple[np.ndarray, tuple[int, int]]:
-    """Noise of 128 x 96, with a bright square at (x, y) where positive."""
+    """Noise of 128 x 96 and, if positive, a bright square at (x, y)."""
     rng = np.random.default_rng(seed)
     pixels = smooth_noise(128, 96, seed) // 4
     x, y = int(rng.integers(0, 96 - SQUARE)), int(rng.integers(0, 128 - SQUARE))
@@ -154,7 +156,7 @@ def square_image(seed: int, positive: bool) -> tuple[np.ndarray, tuple[int, int]
 
 
 def write_data(root: Path) -> None:
-    """80 labelled images and 21 to predict, one of them broken, below `root`/data."""
+    """80 labelled images and 21 to predict, one of them truncated, under `root`/data."""
     for folder in ("train_images", "test_images"):
         (root / "data" / folder).mkdir(parents=True)
     rows, groups = ["patientId,x,y,width,height,Target"], ["patientId,group"]
@@ -173,15 +175,23 @@ def write_data(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    root = tmp_path_factory.mktemp("world")
-    write_data(root)
+    """Shared by all workers of pytest-xdist: the first creates it, the others wait. Tests only read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root, output = shared / "world", shared / "world.stdout"
     command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml", "-p", f"root={root}"]
     command += ["-p", f"artifacts={root}"]
     for parameter in WORKFLOW:
         command += ["-p", parameter]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return World(root, command, done.stdout)
+    with (shared / "world.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            shutil.rmtree(root, ignore_errors=True)  # of a worker that failed
+            write_data(root)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            output.write_text(done.stdout)
+    return World(root, command, output.read_text())
 
 
 @pytest.fixture(scope="session")

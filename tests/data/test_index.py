@@ -30,7 +30,7 @@ def small(write: Write, tmp_path: Path) -> list[object]:
             "--out", tmp_path / "d", "--valid-fraction", 0.5]  # fmt: skip
 
 
-def test_index_holds_every_image_with_its_boxes_size_view_and_side(
+def test_index_has_every_image_with_its_boxes_size_view_and_split(
     small: list[object], run: Run, tmp_path: Path
 ) -> None:
     status, out, _ = run(*small)
@@ -46,15 +46,15 @@ def test_index_holds_every_image_with_its_boxes_size_view_and_side(
     assert all(exam.split == split_of(exam.group, 0.5, 0) for exam in exams.values())
 
 
-def test_the_same_inputs_give_the_same_bytes_and_other_inputs_are_rejected(
+def test_same_inputs_give_same_bytes_and_other_inputs_are_rejected(
     small: list[object], run: Run, tmp_path: Path, write: Write
 ) -> None:
     assert run(*small)[0] == 0
     first = next((tmp_path / "d").glob("index-*.parquet")).read_bytes()
     status, out, _ = run(*small)
     assert (status, "complete already" in out) == (0, True)
-    elsewhere = [*small[:6], tmp_path / "again", *small[7:]]
-    assert run(*elsewhere)[0] == 0
+    other_folder = [*small[:6], tmp_path / "again", *small[7:]]
+    assert run(*other_folder)[0] == 0
     assert next((tmp_path / "again").glob("index-*.parquet")).read_bytes() == first
     status, _, error = run(*small, "--seed", 1)
     assert status == 2
@@ -63,31 +63,31 @@ def test_the_same_inputs_give_the_same_bytes_and_other_inputs_are_rejected(
     )
 
 
-def test_nobody_is_on_both_sides(small: list[object], run: Run, tmp_path: Path, write: Write) -> None:
-    groups = write("groups.csv", "patientId,group\n" + "".join(f"p{i},person{i % 3}\n" for i in range(6)))
+def test_no_group_is_in_both_splits(small: list[object], run: Run, tmp_path: Path, write: Write) -> None:
+    groups = write("groups.csv", "patientId,group\n" + "".join(f"p{i},patient{i % 3}\n" for i in range(6)))
     assert run(*small, "--groups", groups, "--seed", 3)[0] == 0
-    sides: dict[str, set[str]] = {}
+    splits: dict[str, set[str]] = {}
     for exam in read_index(Dataset(objects.absolute(str(tmp_path / "d")))):
-        sides.setdefault(exam.group, set()).add(exam.split)
-    assert len(sides) == 3
-    assert all(len(side) == 1 for side in sides.values())
+        splits.setdefault(exam.group, set()).add(exam.split)
+    assert len(splits) == 3
+    assert all(len(names) == 1 for names in splits.values())
 
 
 @given(st.text(), st.floats(0, 1), st.floats(0, 1), st.integers(0, 100))
-def test_a_larger_fraction_only_adds_to_the_validation_side(
+def test_a_larger_fraction_only_adds_to_the_validation_split(
     group: str, a: float, b: float, seed: int
 ) -> None:
     low, high = sorted((a, b))
     assert split_of(group, low, seed) == "train" or split_of(group, high, seed) == "valid"
 
 
-def test_split_fractions_are_met() -> None:
+def test_validation_split_has_the_requested_fraction() -> None:
     valid = sum(split_of(f"group {i}", 0.2, 7) == "valid" for i in range(10_000))
     assert 1850 < valid < 2150
 
 
 @pytest.mark.parametrize(
-    ("rows", "drop", "said"),
+    ("rows", "drop", "message"),
     [
         ("extra,1,2,3,4,1\n", None, "label without image 1"),
         ("", "p0", "image without label 1"),
@@ -95,8 +95,8 @@ def test_split_fractions_are_met() -> None:
         ("p1,a,2,9,4,1\n", None, "text where a number is expected 1"),
     ],
 )
-def test_rejections_end_with_2_and_counts_unless_allowed(
-    small: list[object], run: Run, tmp_path: Path, rows: str, drop: str | None, said: str
+def test_rejections_exit_with_2_and_counts_unless_allowed(
+    small: list[object], run: Run, tmp_path: Path, rows: str, drop: str | None, message: str
 ) -> None:
     table = tmp_path / "labels.csv"
     kept = [line for line in table.read_text().splitlines(True) if not (drop and line.startswith(drop))]
@@ -104,16 +104,16 @@ def test_rejections_end_with_2_and_counts_unless_allowed(
     status, _, error = run(*small)
     assert status == 2
     patients = 7 if rows.startswith("extra") else 6
-    assert f"error: 1 of {patients} patients rejected ({said}); the allowed share is 0.01; fix" in error
+    assert f"error: 1 of {patients} patients rejected ({message}); the allowed share is 0.01; fix" in error
     assert error.endswith("(option --max-rejected)")
     assert not (tmp_path / "d").exists()
     status, out, _ = run(*small, "--max-rejected", 0.2)
     assert status == 0
-    assert f"rejected: {said}" in out
+    assert f"rejected: {message}" in out
     manifest = json.loads((tmp_path / "d/manifest.json").read_text())
     assert len(manifest["rejected"]) == 1
-    left = read_index(Dataset(objects.absolute(str(tmp_path / "d"))))
-    assert manifest["rejected"][0]["patient_id"] not in {exam.patient_id for exam in left}
+    remaining = read_index(Dataset(objects.absolute(str(tmp_path / "d"))))
+    assert manifest["rejected"][0]["patient_id"] not in {exam.patient_id for exam in remaining}
 
 
 def test_an_unreadable_image_and_a_missing_group_are_rejected(
@@ -128,7 +128,7 @@ def test_an_unreadable_image_and_a_missing_group_are_rejected(
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "message"),
     [
         ("--labels", "nowhere.csv", "nowhere.csv: there is no such object"),
         ("--images", "nowhere", "nowhere: no images there (objects named ID.dcm); 0 other objects"),
@@ -142,15 +142,15 @@ def test_an_unreadable_image_and_a_missing_group_are_rejected(
         ("--labels", "gopher://x/y", "gopher://: Protocol not known: gopher"),
     ],
 )
-def test_wrong_options_end_with_2_and_one_line(
-    small: list[object], run: Run, option: str, value: object, said: str
+def test_wrong_options_exit_with_2_and_an_error(
+    small: list[object], run: Run, option: str, value: object, message: str
 ) -> None:
     status, _, error = run(*small, option, value)
     assert status == 2
-    assert said in error
+    assert message in error
 
 
-def test_what_counts_as_an_image(write: Write, tmp_path: Path) -> None:
+def test_which_files_are_listed_as_images(write: Write, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     Path(os.fsdecode(bytes(tmp_path / "images") + b"/\xff.dcm")).write_bytes(b"x")
     names = ["a.dcm", "b.DCM", "1.2.276.0.850819.dcm", "1.2.276.0.850820", "bare", "sub/c.dicom"]
@@ -161,7 +161,7 @@ def test_what_counts_as_an_image(write: Write, tmp_path: Path) -> None:
     assert [objects.name(url) for url in others] == ["d.dcm.part", "notes.txt", "\\udcff.dcm"]
 
 
-def test_hidden_folders_pipes_and_dead_links_are_no_images(write: Write, tmp_path: Path) -> None:
+def test_hidden_folders_pipes_and_dangling_links_are_not_listed(write: Write, tmp_path: Path) -> None:
     write("images/a.dcm", b"x")
     write("images/.ipynb_checkpoints/a-checkpoint.dcm", b"x")
     os.mkfifo(tmp_path / "images/pipe.dcm")
@@ -172,7 +172,7 @@ def test_hidden_folders_pipes_and_dead_links_are_no_images(write: Write, tmp_pat
     assert others == []
 
 
-def test_a_header_longer_than_the_first_read_and_an_empty_file(
+def test_long_header_is_read_and_empty_file_is_rejected(
     small: list[object], run: Run, tmp_path: Path, write: Write
 ) -> None:
     long = make_dicom(smooth_noise(64, 48), PatientComments="x" * 2 * HEADER_BYTES)
@@ -184,7 +184,7 @@ def test_a_header_longer_than_the_first_read_and_an_empty_file(
     assert "unreadable image: an empty file" in error
 
 
-def test_another_rejection_is_another_dataset(small: list[object], run: Run, write: Write) -> None:
+def test_a_new_rejected_image_changes_the_inputs(small: list[object], run: Run, write: Write) -> None:
     assert run(*small)[0] == 0
     write("images/new.dcm", make_dicom(smooth_noise(64, 48)))
     status, _, error = run(*small, "--max-rejected", 0.5)
@@ -192,14 +192,14 @@ def test_another_rejection_is_another_dataset(small: list[object], run: Run, wri
     assert "made from other inputs (images_digest was" in error
 
 
-def test_two_images_of_one_name_are_rejected(small: list[object], run: Run, write: Write) -> None:
+def test_two_images_with_one_name_are_rejected(small: list[object], run: Run, write: Write) -> None:
     write("images/again/p1.dcm", make_dicom(smooth_noise(64, 48)))
     status, _, error = run(*small)
     assert status == 2
     assert "two images of one name 1" in error
 
 
-def test_the_real_table_against_seventeen_images(real_data: Path, run: Run, tmp_path: Path) -> None:
+def test_real_label_table_with_seventeen_images(real_data: Path, run: Run, tmp_path: Path) -> None:
     tables, images = real_data / "rsna_tables", real_data / "rsna_sample/stage_2_train_images"
     options = ["label-index", "--labels", tables / "stage_2_train_labels.csv.gz", "--images", images,
                "--groups", tables / "stage_2_train_groups.csv.gz", "--out", tmp_path / "d",

@@ -78,6 +78,6 @@ def test_an_unreadable_list_is_shown_unchanged(failures: str) -> None:
 
 def test_a_record_that_cannot_be_read_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text("{")
-    (first, *rest) = summary.left(Model(tmp_path.as_uri()), None, None)
+    (first, *rest) = summary.stored(Model(tmp_path.as_uri()), None, None)
     assert "cannot be read" in first
     assert not rest

@@ -99,7 +99,7 @@ def test_of_two_pods_of_a_shard_the_first_record_stays(
 ) -> None:
     """The record of another writer appears while this one predicts; its inputs are equal or not."""
     place = Prediction(planned.as_uri())
-    plan = plans.read(place)
+    plan = records.read(place.plan, Plan)
     inputs = ShardInputs(plan.digest if same else "another", 1)
     first = Shard(inputs=inputs, table="", rows=10, with_boxes=0, rejected=[])
     first = replace(first, created="2020-01-01T00:00:00+00:00")
@@ -122,7 +122,7 @@ def test_of_two_pods_of_a_shard_the_first_record_stays(
 def test_a_finished_shard_is_still_held_to_the_allowed_share(run: Run, tmp_path: Path, planned: Path) -> None:
     options = ["predict", "--prediction", planned, "--shard", 0]
     place = Prediction(planned.as_uri())
-    plan = plans.read(place)
+    plan = records.read(place.plan, Plan)
     rejected = [Rejection(plans.read_slice(place, plan, 0)[0].patient_id, "x.dcm", "no pixel data")]
     inputs = ShardInputs(plan.digest, 0)
     records.create(
@@ -245,7 +245,7 @@ def test_the_number_of_shards_follows_from_the_images_per_shard(
 ) -> None:
     options = ["--shards", 0, "--images-per-shard", 8, "--figures", tmp_path / "figures"]
     assert plan(world, run, tmp_path, *options, "--out", tmp_path / "other")[0] == 0
-    made = plans.read(Prediction((tmp_path / "other").as_uri()))
+    made = records.read(Prediction((tmp_path / "other").as_uri()).plan, Plan)
     assert (made.inputs.count, made.inputs.shards, len(made.slices)) == (20, 3, 3)
     assert (tmp_path / "figures/shards").read_text() == "3"
 

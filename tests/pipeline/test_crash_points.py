@@ -1,6 +1,6 @@
-"""Every job dies before and after each operation on its store, loses each reply, and meets a second writer.
+"""Each job crashes before and after every storage operation, loses every reply, and meets a second writer.
 
-Then it runs again, and what lies there is what an undisturbed run leaves. Enumerated, not sampled.
+Then it runs again, and the objects equal those of a run without a fault. Every operation is tested.
 """
 
 import uuid
@@ -16,11 +16,11 @@ from tests.conftest import Run
 from tests.support.crashes import CHANGES, Crash, Kind, numbered
 from tests.support.undisturbed import (
     Job,
-    check_whole,
-    objects,
+    check_complete,
+    read_objects,
     run_all,
+    run_undisturbed,
     simple_training,
-    undisturbed,
     without_time,
 )
 
@@ -30,73 +30,73 @@ JOBS = ["demo-data", "label-index", "train", "evaluate", "plan", "predict", "mer
 
 @pytest.fixture(scope="module")
 def golden() -> Iterator[dict[str, Job]]:
-    """Each job as it ran undisturbed; from then on the waits between tries are short."""
+    """Each job, run without a fault; after that, the waits between attempts are short."""
     with simple_training(), pytest.MonkeyPatch.context() as patch:
-        # films drawn in other processes would lie in other memories
+        # images made in other processes would be stored in the memory of those
         patch.setattr(phantoms, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
         with numbered() as store:
-            found = run_all(ROOT, store.operations, labelled=12, new=4)
-            films, champions = f"{ROOT}/films", f"{ROOT}/registry"
-            drawn = ["--out", films, "--train", 2, "--test", 1]
-            found["demo-data"] = undisturbed(store.operations, films, "demo-data", *drawn)
-            compared = ["--challenger", f"{ROOT}/model", "--dataset", f"{ROOT}/dataset"]
-            found["promote"] = undisturbed(
-                store.operations, champions, "promote", *compared, "--registry", champions
+            jobs = run_all(ROOT, store.operations, labelled=12, new=4)
+            images, registry = f"{ROOT}/images", f"{ROOT}/registry"
+            options = ["--out", images, "--train", 2, "--test", 1]
+            jobs["demo-data"] = run_undisturbed(store.operations, images, "demo-data", *options)
+            options = ["--challenger", f"{ROOT}/model", "--dataset", f"{ROOT}/dataset"]
+            jobs["promote"] = run_undisturbed(
+                store.operations, registry, "promote", *options, "--registry", registry
             )
         patch.setattr(retry, "FIRST_WAIT", 0.001)
-        yield found
+        yield jobs
 
 
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("kind", [Kind.before, Kind.after])
-def test_a_job_that_dies_at_any_operation_leaves_nothing_half_and_goes_on(
+def test_a_job_that_crashes_at_any_operation_leaves_complete_objects_and_can_continue(
     kind: Kind, job: str, golden: dict[str, Job], run: Run
 ) -> None:
     for at, operation in enumerate(golden[job].requests, start=1):
         if kind is Kind.after and not operation.startswith(CHANGES):
-            continue  # as before the next one
-        place = f"{ROOT}/{uuid.uuid4().hex}"
-        command = golden[job].at(place)
+            continue  # equals a crash before the next operation
+        folder = f"{ROOT}/{uuid.uuid4().hex}"
+        command = golden[job].prepare(folder)
         with numbered(kind, at), pytest.raises(Crash):
             run(*command)
-        check_whole(objects(place), golden[job].made)
-        status, _, said = run(*command)
-        assert status == 0, (at, said)
-        assert without_time(objects(place)) == without_time(golden[job].made), at
+        check_complete(read_objects(folder), golden[job].after)
+        status, _, stderr = run(*command)
+        assert status == 0, (at, stderr)
+        assert without_time(read_objects(folder)) == without_time(golden[job].after), at
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_reply_that_is_lost_at_any_operation_changes_nothing(
+def test_a_lost_reply_to_any_operation_does_not_change_the_result(
     job: str, golden: dict[str, Job], run: Run
 ) -> None:
     for at in range(1, len(golden[job].requests) + 1):
-        place = f"{ROOT}/{uuid.uuid4().hex}"
-        command = golden[job].at(place)
+        folder = f"{ROOT}/{uuid.uuid4().hex}"
+        command = golden[job].prepare(folder)
         with numbered(Kind.lost, at) as store:
-            status, _, said = run(*command)
-        assert status == 0, (at, said)
+            status, _, stderr = run(*command)
+        assert status == 0, (at, stderr)
         assert len(store.operations) > len(golden[job].requests)
-        assert without_time(objects(place)) == without_time(golden[job].made), at
+        assert without_time(read_objects(folder)) == without_time(golden[job].after), at
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_second_writer_before_any_operation_does_no_harm(
+def test_a_second_writer_before_any_operation_does_not_change_the_result(
     job: str, golden: dict[str, Job], run: Run
 ) -> None:
-    """It has done the same job from its first object to its last."""
-    made = golden[job].made
+    """The second writer has completed the same job."""
+    expected = golden[job].after
 
     def other() -> None:
         store = fsspec.filesystem("memory")
-        for url in store.find(f"{place}/checkpoints"):
+        for url in store.find(f"{folder}/checkpoints"):
             store.rm_file(url)
-        for name, data in made.items():
-            store.pipe_file(f"{place}/{name}", data)
+        for name, data in expected.items():
+            store.pipe_file(f"{folder}/{name}", data)
 
     for at in range(1, len(golden[job].requests) + 1):
-        place = f"{ROOT}/{uuid.uuid4().hex}"
-        command = golden[job].at(place)
+        folder = f"{ROOT}/{uuid.uuid4().hex}"
+        command = golden[job].prepare(folder)
         with numbered(Kind.second, at, other):
-            status, _, said = run(*command)
-        assert status == 0, (at, said)
-        assert without_time(objects(place)) == without_time(made), at
+            status, _, stderr = run(*command)
+        assert status == 0, (at, stderr)
+        assert without_time(read_objects(folder)) == without_time(expected), at

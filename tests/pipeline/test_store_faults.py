@@ -1,7 +1,7 @@
-"""Every job is calm while its store is not: a real S3 server, behind a proxy that goes wrong when told to.
+"""Each job with faults of its store: a real S3 server, behind a proxy that injects them.
 
-What a fault does to a job does not depend on how long it is waited out, nor on how a network is fitted or a
-report drawn: the policy's times are shortened for most tests, and what takes long is computed once.
+The effect of a fault does not depend on the length of the waits, the training or the report. So most tests
+shorten the times of the retry policy, and the slow steps are computed once.
 """
 
 import asyncio
@@ -29,42 +29,42 @@ from tests.support.proxy import Fault, Kind, Proxy
 from tests.support.stores import use_server
 from tests.support.undisturbed import (
     Job,
-    check_whole,
+    check_complete,
     last_line,
-    objects,
-    put,
+    read_objects,
     run_all,
     simple_training,
     without_time,
+    write_objects,
 )
 
 ROOT = "s3://lobar/store-faults"
 JOBS = ["label-index", "train", "evaluate", "plan", "predict", "merge-submission"]
-LASTING = [kind for kind in Kind if kind is not Kind.delay]
-# every job meets every kind once, and each of the moments with half of them
-TROUBLES = [
+LASTING_KINDS = [kind for kind in Kind if kind is not Kind.delay]
+# every job with every kind of fault once, half of them at either moment
+LASTING_FAULTS = [
     (job, kind, ("reading", "at-the-end")[(i + j) % 2])
     for i, job in enumerate(JOBS)
-    for j, kind in enumerate(LASTING)
+    for j, kind in enumerate(LASTING_KINDS)
 ] + [(job, Kind.internal, "writing") for job in JOBS]
 STALLS = {Kind.stall, Kind.stall_in_body}
-SILENCE = "(the store does not respond|ReadTimeoutError)"
-# what a person is told; how a lost connection shows differs from run to run
-SAID = {
-    Kind.stall: SILENCE,
-    Kind.stall_in_body: SILENCE,
+NO_RESPONSE = "(the store does not respond|ReadTimeoutError)"
+# error messages; those of a lost connection differ from run to run
+MESSAGES = {
+    Kind.stall: NO_RESPONSE,
+    Kind.stall_in_body: NO_RESPONSE,
     Kind.slow_down: "the store returned 503",
     Kind.too_many: "the store returned 429",
     Kind.internal: "the store returned 500",
     Kind.garbage: r"\w+Error: .*status",
 }
 LOST = r"\w+Error: .*(closed|reset|disconnected|not completed|could not connect)"
-Cause = Callable[..., Fault]
+InjectFault = Callable[..., Fault]
 
 
 @pytest.fixture(scope="module")
 def proxy(s3_server: Server) -> Iterator[Proxy]:
-    """A proxy in front of the store, and an environment that leads there."""
+    """A proxy in front of the store, and an environment with its endpoint."""
     with (
         Proxy(s3_server.endpoint) as proxy,
         use_server({**s3_server.environment, "AWS_ENDPOINT_URL": proxy.endpoint}),
@@ -72,24 +72,24 @@ def proxy(s3_server: Server) -> Iterator[Proxy]:
         yield proxy
 
 
-async def at_once(seconds: float) -> None:
-    """A sleep that does not last."""
+async def no_sleep(seconds: float) -> None:
+    """Replaces asyncio.sleep and returns at once."""
 
 
 @pytest.fixture(scope="module")
 def golden(proxy: Proxy) -> Iterator[dict[str, Job]]:
-    """Each job as it ran undisturbed; from then on the waits between tries are short."""
+    """Each job, run without a fault; after that, the waits between attempts are short."""
     with simple_training(), pytest.MonkeyPatch.context() as patch:
-        found = run_all(ROOT, proxy.requests)
+        jobs = run_all(ROOT, proxy.requests)
         patch.setattr(retry, "FIRST_WAIT", 0.02)
-        # s3fs sleeps before it passes a failure on
-        patch.setattr("s3fs.core.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": at_once}))
-        yield found
+        # s3fs sleeps before it raises an error
+        patch.setattr("s3fs.core.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": no_sleep}))
+        yield jobs
 
 
 @pytest.fixture(scope="module")
-def hasty_driver(golden: dict[str, Job]) -> Any:
-    """A driver that does not listen long to silence; its limits are fixed when it is made."""
+def short_timeout_driver(golden: dict[str, Job]) -> Any:
+    """A driver with a short timeout, which is set when the driver is created."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retry, "ATTEMPT_SECONDS", 0.4)
         filesystem._filesystem.cache_clear()
@@ -99,128 +99,130 @@ def hasty_driver(golden: dict[str, Job]) -> Any:
 
 
 @pytest.fixture
-def place(proxy: Proxy) -> Iterator[str]:
-    """A place in the store where nothing is yet; the store is calm again at the end."""
+def folder(proxy: Proxy) -> Iterator[str]:
+    """The URL of an empty folder in the store; the fault is removed at the end."""
     yield f"{ROOT}/{uuid.uuid4().hex}"
     proxy.fault = None
 
 
 @pytest.fixture
-def cause(proxy: Proxy, hasty_driver: Any, monkeypatch: pytest.MonkeyPatch) -> Cause:
-    """Lets the store go wrong; where it falls silent, it is not listened to for long."""
+def inject(proxy: Proxy, short_timeout_driver: Any, monkeypatch: pytest.MonkeyPatch) -> InjectFault:
+    """Injects faults; if the store does not respond, the timeouts are short."""
 
-    def cause_fault(kind: Kind, **which: Any) -> Fault:
+    def inject_fault(kind: Kind, **which: Any) -> Fault:
         if kind in STALLS:
             monkeypatch.setattr(retry, "ATTEMPT_SECONDS", 0.25)
-            monkeypatch.setattr(filesystem, "_filesystem", lambda scheme: hasty_driver)
+            monkeypatch.setattr(filesystem, "_filesystem", lambda scheme: short_timeout_driver)
         proxy.fault = Fault(kind, **which)
         return proxy.fault
 
-    return cause_fault
+    return inject_fault
 
 
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("job", JOBS)
-def test_faults_that_pass_change_nothing(
-    job: str, kind: Kind, golden: dict[str, Job], proxy: Proxy, cause: Cause, place: str, run: Run
+def test_transient_faults_do_not_change_the_result(
+    job: str, kind: Kind, golden: dict[str, Job], proxy: Proxy, inject: InjectFault, folder: str, run: Run
 ) -> None:
-    command = golden[job].at(place)
-    # four or so, from the first request to the last; never every third: an empty listing takes three
-    # requests, of which one would fail at every try
+    command = golden[job].prepare(folder)
+    # about four faults, from the first request to the last; not every third request: an empty listing takes
+    # three requests, so one of them would fail in every attempt
     every = max(4, len(golden[job].requests) // 4)
-    fault = cause(kind, every=every, times=2 if kind in STALLS else None)
-    status, _, said = run(*command)
-    assert status == 0, said
+    fault = inject(kind, every=every, times=2 if kind in STALLS else None)
+    status, _, stderr = run(*command)
+    assert status == 0, stderr
     assert fault.hit
     proxy.fault = None
-    assert without_time(objects(place)) == without_time(golden[job].made)
+    assert without_time(read_objects(folder)) == without_time(golden[job].after)
 
 
-@pytest.mark.parametrize(("job", "kind", "moment"), TROUBLES)
-def test_a_fault_that_stays_ends_with_75_and_the_next_run_goes_on(
+@pytest.mark.parametrize(("job", "kind", "moment"), LASTING_FAULTS)
+def test_a_lasting_fault_exits_with_75_and_the_next_run_continues(
     job: str,
     kind: Kind,
     moment: str,
     golden: dict[str, Job],
     proxy: Proxy,
-    cause: Cause,
-    place: str,
+    inject: InjectFault,
+    folder: str,
     run: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = golden[job].at(place)
+    command = golden[job].prepare(folder)
     monkeypatch.setattr(retry, "STORE_SECONDS", 0.2)
-    cause(kind, start=golden[job].request(moment, kind))
+    inject(kind, start=golden[job].request(moment, kind))
     started = time.monotonic()
-    status, _, said = run(*command)
+    status, _, stderr = run(*command)
     seconds = time.monotonic() - started
     proxy.fault = None
-    monkeypatch.undo()  # what is read and run from here on may take its time
-    assert status == 75, said
+    monkeypatch.undo()  # no short times from here on
+    assert status == 75, stderr
     assert seconds < 2 * golden[job].seconds + 20
-    line = last_line(said)
-    assert re.search(rf"^error: {ROOT}\S+: {SAID.get(kind, LOST)}.* \(tried \d+ times\)$", line, re.I), line
-    left = objects(place)
-    check_whole(left, golden[job].made)
-    # where nothing was put the next run is a first one
-    if left != golden[job].given:
-        status, _, said = run(*command)
-        assert status == 0, said
-        assert without_time(objects(place)) == without_time(golden[job].made)
+    line = last_line(stderr)
+    assert re.search(rf"^error: {ROOT}\S+: {MESSAGES.get(kind, LOST)}.* \(tried \d+ times\)$", line, re.I), (
+        line
+    )
+    remaining = read_objects(folder)
+    check_complete(remaining, golden[job].after)
+    # if nothing was written, the next run would equal a first one
+    if remaining != golden[job].before:
+        status, _, stderr = run(*command)
+        assert status == 0, stderr
+        assert without_time(read_objects(folder)) == without_time(golden[job].after)
 
 
 def test_credentials_are_in_no_object(golden: dict[str, Job], s3_server: Server) -> None:
     for job in golden.values():
-        for name, data in job.made.items():
+        for name, data in job.after.items():
             for secret in (s3_server.access_key, s3_server.secret_key):
                 assert secret.encode() not in data, name
 
 
-def process(command: list[Any], **environment: str) -> subprocess.Popen[str]:
-    """A job as a container runs it, with the policy's own times."""
+def start(command: list[Any], **environment: str) -> subprocess.Popen[str]:
+    """Start a job as in a container, with the times of the retry policy."""
     arguments = [sys.executable, "-m", "jobs", *map(str, command)]
     return subprocess.Popen(arguments, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_store_that_falls_silent_holds_no_process_beyond_its_deadline(
-    golden: dict[str, Job], proxy: Proxy, place: str, run: Run
+def test_a_store_that_does_not_respond_ends_a_process_at_its_deadline(
+    golden: dict[str, Job], proxy: Proxy, folder: str, run: Run
 ) -> None:
-    command = golden["predict"].at(place)
+    command = golden["predict"].prepare(folder)
     proxy.fault = fault = Fault(Kind.stall, path="/test/")
-    running = process(command, LOBAR_STORE_SECONDS="1")
+    running = start(command, LOBAR_STORE_SECONDS="1")
     assert running.stderr is not None
     while not fault.hit and running.poll() is None:
         time.sleep(0.02)
     started = time.monotonic()
-    said = running.communicate()[1]
-    # an attempt, a second of further tries, and the last of these may take another
+    stderr = running.communicate()[1]
+    # an attempt, one second of retries, and the last of them may take as long again
     assert time.monotonic() - started < 3 + 12
-    assert running.returncode == 75, said
-    assert re.search(rf"^error: {ROOT}/test/t\d.dcm: the store does not respond", last_line(said))
+    assert running.returncode == 75, stderr
+    assert re.search(rf"^error: {ROOT}/test/t\d.dcm: the store does not respond", last_line(stderr))
     proxy.fault = None
     assert run(*command)[0] == 0
-    assert without_time(objects(place)) == without_time(golden["predict"].made)
+    assert without_time(read_objects(folder)) == without_time(golden["predict"].after)
 
 
-def test_a_server_that_is_killed_is_given_up_in_time_or_outlived(
+def test_a_killed_server_ends_a_job_at_its_deadline_or_is_retried_until_it_restarts(
     golden: dict[str, Job], s3_server: Server, tmp_path: Path
 ) -> None:
-    given = {place: objects(place) for place in (f"{ROOT}/test", f"{ROOT}/model")}
+    inputs = {url: read_objects(url) for url in (f"{ROOT}/test", f"{ROOT}/model")}
     keys = (s3_server.access_key, s3_server.secret_key)
     with ExitStack() as stack:
         server = stack.enter_context(serve("s3", tmp_path, keys=keys))
         port = int(server.endpoint.rsplit(":", 1)[1])
         proxy = stack.enter_context(Proxy(server.endpoint))
         stack.enter_context(use_server({"AWS_ENDPOINT_URL": proxy.endpoint}))
-        for place, found in given.items():
-            put(place, found)
-        command = golden["predict"].at(f"{ROOT}/own")
-        # so slow that there is a middle to be killed in
+        for url, objects in inputs.items():
+            write_objects(url, objects)
+        command = golden["predict"].prepare(f"{ROOT}/own")
+        # slow enough to be killed in the middle
         proxy.fault = Fault(Kind.delay)
 
-        def run_and_kill(server: Server, patience: str) -> subprocess.Popen[str]:
+        def start_job_and_kill(server: Server, store_seconds: str) -> subprocess.Popen[str]:
             half = len(proxy.requests) + len(golden["predict"].requests) // 2
-            running = process(command, LOBAR_STORE_SECONDS=patience)
+            running = start(command, LOBAR_STORE_SECONDS=store_seconds)
             while len(proxy.requests) < half:
                 assert running.poll() is None, running.communicate()
                 time.sleep(0.01)
@@ -228,42 +230,42 @@ def test_a_server_that_is_killed_is_given_up_in_time_or_outlived(
             server.process.wait()
             return running
 
-        running, since = run_and_kill(server, "1"), time.monotonic()
-        said = running.communicate()[1]
-        assert time.monotonic() - since < 1 + 14
+        running, started = start_job_and_kill(server, "1"), time.monotonic()
+        stderr = running.communicate()[1]
+        assert time.monotonic() - started < 1 + 14
         assert running.returncode == 75
-        assert re.search(rf"^error: {ROOT}\S+: {LOST}", last_line(said), re.I), said
+        assert re.search(rf"^error: {ROOT}\S+: {LOST}", last_line(stderr), re.I), stderr
         with serve("s3", tmp_path, port, keys) as server:
-            running = run_and_kill(server, "60")
+            running = start_job_and_kill(server, "60")
         with serve("s3", tmp_path, port, keys):
-            said = running.communicate()[1]
-            assert running.returncode == 0, said
-            assert without_time(objects(f"{ROOT}/own")) == without_time(golden["predict"].made)
+            stderr = running.communicate()[1]
+            assert running.returncode == 0, stderr
+            assert without_time(read_objects(f"{ROOT}/own")) == without_time(golden["predict"].after)
 
 
 @pytest.mark.parametrize("replies", [1, 2, 3])
-def test_a_create_whose_reply_is_lost_knows_its_own_object(
-    replies: int, proxy: Proxy, golden: dict[str, Job], place: str
+def test_create_recognizes_its_own_object_after_a_lost_reply(
+    replies: int, proxy: Proxy, golden: dict[str, Job], folder: str
 ) -> None:
     proxy.fault = fault = Fault(Kind.lost_reply, method="PUT", times=replies)
-    assert store.create(f"{place}/own", b"mine")
+    assert store.create(f"{folder}/own", b"mine")
     assert fault.hit == replies
     proxy.fault = None
-    store.publish(f"{place}/other", b"theirs")
+    store.publish(f"{folder}/other", b"theirs")
     proxy.fault = Fault(Kind.lost_reply, method="PUT", times=replies)
-    assert not store.create(f"{place}/other", b"mine")
-    assert store.read(f"{place}/other") == b"theirs"
+    assert not store.create(f"{folder}/other", b"mine")
+    assert store.read(f"{folder}/other") == b"theirs"
 
 
-def check_rejected(run: Run, proxy: Proxy, command: list[Any], wanted: str, requests: int) -> None:
-    """The job ends with 2 at once, and says why; nothing is asked for twice."""
+def check_rejected(run: Run, proxy: Proxy, command: list[Any], message: str, requests: int) -> None:
+    """The job exits with 2 at once and with this message; no request is repeated."""
     first, started = len(proxy.requests), time.monotonic()
-    status, _, said = run(*command)
-    assert status == 2, said
+    status, _, stderr = run(*command)
+    assert status == 2, stderr
     assert time.monotonic() - started < 20
-    assert last_line(said).startswith(f"error: {wanted}")
-    made = proxy.requests[first:]
-    assert len(made) == len(set(made)) == requests, made
+    assert last_line(stderr).startswith(f"error: {message}")
+    sent = proxy.requests[first:]
+    assert len(sent) == len(set(sent)) == requests, sent
 
 
 @pytest.mark.parametrize(
@@ -275,9 +277,9 @@ def test_wrong_keys_are_rejected_at_once(
     job: str, variable: str, answer: str, golden: dict[str, Job], proxy: Proxy, run: Run
 ) -> None:
     first = {"label-index": "labels.csv", "predict": "prediction/plan.json"}[job]
-    wanted = f"{ROOT}/{first}: access denied (403 {answer}); check the credentials in the environment"
-    with use_server({variable: "another-than-that"}):
-        check_rejected(run, proxy, golden[job].command, wanted, 1)
+    message = f"{ROOT}/{first}: access denied (403 {answer}); check the credentials in the environment"
+    with use_server({variable: "a-wrong-key"}):
+        check_rejected(run, proxy, golden[job].command, message, 1)
 
 
 @pytest.mark.parametrize(("option", "requests"), [("--labels", 1), ("--images", 2), ("--out", 27)], ids=str)
@@ -291,35 +293,35 @@ def test_a_missing_bucket_is_named_at_once(
 
 @pytest.mark.parametrize("missing", ["plan.json", "slice"])
 def test_a_missing_object_is_named_at_once(
-    missing: str, golden: dict[str, Job], proxy: Proxy, place: str, run: Run
+    missing: str, golden: dict[str, Job], proxy: Proxy, folder: str, run: Run
 ) -> None:
-    command = golden["predict"].at(place)
+    command = golden["predict"].prepare(folder)
     if missing == "slice":
-        first = json.loads(store.read(f"{place}/plan.json"))["slices"][0]
+        first = json.loads(store.read(f"{folder}/plan.json"))["slices"][0]
         missing = f"plan/{first}.parquet"
-    store.remove(f"{place}/{missing}")
-    check_rejected(run, proxy, command, f"{place}/{missing}: ", 1 if missing == "plan.json" else 2)
+    store.remove(f"{folder}/{missing}")
+    check_rejected(run, proxy, command, f"{folder}/{missing}: ", 1 if missing == "plan.json" else 2)
 
 
-def test_an_image_that_is_gone_is_named_at_once(
-    golden: dict[str, Job], proxy: Proxy, place: str, run: Run
+def test_a_deleted_image_is_named_at_once(
+    golden: dict[str, Job], proxy: Proxy, folder: str, run: Run
 ) -> None:
-    store.publish(f"{place}/images/a.dcm", make_dicom(smooth_noise(64, 64)))
-    plan = ["plan", "--images", f"{place}/images", "--model", f"{ROOT}/model", "--shards", 1]
-    assert run(*plan, "--out", f"{place}/p")[0] == 0
-    store.remove(f"{place}/images/a.dcm")
-    status, _, said = run("predict", "--prediction", f"{place}/p", "--shard", 0)
+    store.publish(f"{folder}/images/a.dcm", make_dicom(smooth_noise(64, 64)))
+    plan = ["plan", "--images", f"{folder}/images", "--model", f"{ROOT}/model", "--shards", 1]
+    assert run(*plan, "--out", f"{folder}/p")[0] == 0
+    store.remove(f"{folder}/images/a.dcm")
+    status, _, stderr = run("predict", "--prediction", f"{folder}/p", "--shard", 0)
     assert status == 2
-    assert last_line(said) == f"error: {place}/images/a.dcm: there is no such object"
+    assert last_line(stderr) == f"error: {folder}/images/a.dcm: there is no such object"
 
 
-def test_a_store_that_is_not_there_is_named(
+def test_an_unreachable_store_is_named(
     golden: dict[str, Job], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "STORE_SECONDS", 0.2)
-    with Proxy("http://127.0.0.1:9") as gone:
+    with Proxy("http://127.0.0.1:9") as stopped:
         pass
-    with use_server({"AWS_ENDPOINT_URL": gone.endpoint}):
-        status, _, said = run(*golden["predict"].command)
+    with use_server({"AWS_ENDPOINT_URL": stopped.endpoint}):
+        status, _, stderr = run(*golden["predict"].command)
     assert status == 75
-    assert re.search(rf"^error: {ROOT}/prediction/plan.json: \w+: Could not connect", last_line(said))
+    assert re.search(rf"^error: {ROOT}/prediction/plan.json: \w+: Could not connect", last_line(stderr))

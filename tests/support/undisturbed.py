@@ -1,4 +1,4 @@
-"""Every job as it runs once on a small data set in an S3 store, undisturbed: what all others must equal."""
+"""Every job, run once without a fault on a small dataset. The results of all other runs must equal these."""
 
 import hashlib
 import json
@@ -33,24 +33,24 @@ Objects = dict[str, bytes]
 
 @dataclass(frozen=True)
 class Job:
-    """A job as it ran undisturbed: command, what lay at its place before and after, requests, and seconds."""
+    """A job that ran without a fault: command, objects in its folder before and after, requests, seconds."""
 
     command: list[Any]
-    place: str
-    given: Objects
-    made: Objects
+    folder: str
+    before: Objects
+    after: Objects
     requests: list[str]
     seconds: float
 
-    def at(self, place: str) -> list[Any]:
-        """The command for another place, with what has to lie there put there."""
-        put(place, self.given)
-        return [place if argument == self.place else argument for argument in self.command]
+    def prepare(self, folder: str) -> list[Any]:
+        """The command for another folder; writes the objects there that the job needs."""
+        write_objects(folder, self.before)
+        return [folder if argument == self.folder else argument for argument in self.command]
 
     def request(self, moment: str, kind: Kind) -> int:
-        """The number of the request in which a moment begins, among those to which such a fault happens."""
-        affected = [each for each in self.requests if kind not in BODY_FAULTS or each.startswith("GET")]
-        writes = [i for i, each in enumerate(affected, start=1) if each.startswith(("PUT", "DELETE"))]
+        """The number of the first request of a moment, among those that can have such a fault."""
+        affected = [line for line in self.requests if kind not in BODY_FAULTS or line.startswith("GET")]
+        writes = [i for i, line in enumerate(affected, start=1) if line.startswith(("PUT", "DELETE"))]
         match moment:
             case "reading":
                 return len(affected) // 3 + 1
@@ -59,54 +59,56 @@ class Job:
         return len(affected)
 
 
-def objects(place: str) -> Objects:
-    found = {}
-    for item, data in store.read_many(store.list_objects(place)):
+def read_objects(folder: str) -> Objects:
+    objects = {}
+    for item, data in store.read_many(store.list_objects(folder)):
         assert isinstance(data, bytes), data
-        found[item.url.removeprefix(f"{place}/")] = data
-    return found
+        objects[item.url.removeprefix(f"{folder}/")] = data
+    return objects
 
 
-def put(place: str, given: Objects) -> None:
-    for name, data in given.items():
-        store.publish(store.join(place, name), data)
+def write_objects(folder: str, objects: Objects) -> None:
+    for name, data in objects.items():
+        store.publish(store.join(folder, name), data)
 
 
-def without_time(found: Objects) -> dict[str, Any]:
-    """Objects as they may be compared: records say when they were made, and nothing else does."""
-    compared: dict[str, Any] = {**found}
-    for name in found:
+def without_time(objects: Objects) -> dict[str, Any]:
+    """Objects without the time of creation, which only records have: the rest can be compared."""
+    compared: dict[str, Any] = {**objects}
+    for name in objects:
         if name.endswith(".json"):
-            compared[name] = json.loads(found[name])
+            compared[name] = json.loads(objects[name])
             compared[name].pop("created", None)
     return compared
 
 
-def check_whole(found: Objects, made: Objects) -> None:
-    """Every object is that of an undisturbed run or a checkpoint, and what a record names is there."""
-    wanted = without_time(made)
-    digests = {hashlib.sha256(data).hexdigest() for data in found.values()}
-    for name, data in without_time(found).items():
+def check_complete(objects: Objects, expected: Objects) -> None:
+    """Every object is a checkpoint or equals one of `expected`, and all objects that a record names exist."""
+    compared = without_time(expected)
+    digests = {hashlib.sha256(data).hexdigest() for data in objects.values()}
+    for name, data in without_time(objects).items():
         if name.endswith(".npz"):
             assert hashlib.sha256(data).hexdigest() in name
         elif name.startswith("checkpoints/"):
-            assert f"{Path(name).with_suffix('')}-{data['variables']}.npz" in found
+            assert f"{Path(name).with_suffix('')}-{data['variables']}.npz" in objects
         else:
-            assert data == wanted[name], name
+            assert data == compared[name], name
         if name.endswith(".json"):
-            named = json.dumps([json.loads(found[name]).get(key) for key in NAMING])
-            assert {*re.findall("[0-9a-f]{64}", named)} <= digests, f"{name} names what is not there"
+            named = json.dumps([json.loads(objects[name]).get(key) for key in NAMING])
+            assert {*re.findall("[0-9a-f]{64}", named)} <= digests, (
+                f"{name} names an object that does not exist"
+            )
 
 
-def last_line(said: str) -> str:
-    """The line that tells a person what is wrong; nothing that was said may be a stack trace or a secret."""
-    assert not re.search(f"Traceback|Signature=|{os.environ['AWS_SECRET_ACCESS_KEY']}", said)
-    return said.splitlines()[-1]
+def last_line(stderr: str) -> str:
+    """The last line, which is the error message. `stderr` must contain no stack trace and no secret."""
+    assert not re.search(f"Traceback|Signature=|{os.environ['AWS_SECRET_ACCESS_KEY']}", stderr)
+    return stderr.splitlines()[-1]
 
 
 @contextmanager
 def simple_training() -> Iterator[None]:
-    """Let train trace its network once and export a simple one of its weights, and evaluate draw nothing."""
+    """Make train trace its network only once and export a simple one, and evaluate draw no report."""
     from keras import Model
 
     compile_network = trainer.compile_network
@@ -123,7 +125,7 @@ def simple_training() -> Iterator[None]:
         return model
 
     def export(model: Model, path: str, **_: Any) -> None:
-        # all named: OpenVINO numbers what is not, through the whole process
+        # all have names: OpenVINO numbers nodes without one, and counts on through the whole process
         weights = np.concatenate([array.ravel() for array in model.get_weights()])
         levels = ops.parameter([-1, *model.input_shape[1:]], np.uint8, name="levels")
         scaled = ops.divide(
@@ -145,7 +147,7 @@ def simple_training() -> Iterator[None]:
         patch.setattr(
             Model,
             "save",
-            lambda model, path, **_: path.write_bytes(b"as Keras writes it, but without the time"),
+            lambda model, path, **_: path.write_bytes(b"like the file of Keras, but without the time"),
         )
         patch.setattr(Model, "export", export)
         patch.setattr(quantization, "to_int8", to_int8)
@@ -153,17 +155,16 @@ def simple_training() -> Iterator[None]:
         yield
 
 
-def undisturbed(requests: list[str], place: str, *command: Any) -> Job:
-    """Run a job whose requests are noted in `requests`."""
-    given, first, started = objects(place), len(requests), time.monotonic()
+def run_undisturbed(requests: list[str], folder: str, *command: Any) -> Job:
+    """Run a job that writes to `folder`, and whose requests are appended to `requests`."""
+    before, first, started = read_objects(folder), len(requests), time.monotonic()
     assert main([str(argument) for argument in command]) == 0
     seconds = time.monotonic() - started
-    made = requests[first:]
-    return Job([*command], place, given, objects(place), made, seconds)
+    return Job([*command], folder, before, read_objects(folder), requests[first:], seconds)
 
 
 def run_all(root: str, requests: list[str], labelled: int = 24, new: int = 10) -> dict[str, Job]:
-    """Make a data set of so many images below `root` and run each job on it, noting its requests."""
+    """Make a dataset of that many images under `root`, and run each job on it."""
     rows = ["patientId,x,y,width,height,Target"]
     for i in range(labelled):
         store.publish(f"{root}/train/p{i}.dcm", make_dicom(smooth_noise(128, 96, i)))
@@ -174,15 +175,15 @@ def run_all(root: str, requests: list[str], labelled: int = 24, new: int = 10) -
     dataset, model, prediction = f"{root}/dataset", f"{root}/model", f"{root}/prediction"
     labels = ["--labels", f"{root}/labels.csv", "--images", f"{root}/train", "--valid-fraction", 0.3]
     images = ["--images", f"{root}/test", "--model", model, "--shards", 2]
-    found = {
-        "label-index": undisturbed(requests, dataset, "label-index", *labels, "--out", dataset),
-        "train": undisturbed(requests, model, "train", "--dataset", dataset, "--out", model, *SMALL),
-        "evaluate": undisturbed(requests, model, "evaluate", "--dataset", dataset, "--model", model),
-        "plan": undisturbed(requests, prediction, "plan", *images, "--out", prediction),
-        "predict": undisturbed(requests, prediction, "predict", "--prediction", prediction, "--shard", 0),
+    jobs = {
+        "label-index": run_undisturbed(requests, dataset, "label-index", *labels, "--out", dataset),
+        "train": run_undisturbed(requests, model, "train", "--dataset", dataset, "--out", model, *SMALL),
+        "evaluate": run_undisturbed(requests, model, "evaluate", "--dataset", dataset, "--model", model),
+        "plan": run_undisturbed(requests, prediction, "plan", *images, "--out", prediction),
+        "predict": run_undisturbed(requests, prediction, "predict", "--prediction", prediction, "--shard", 0),
     }
-    undisturbed(requests, prediction, "predict", "--prediction", prediction, "--shard", 1)
-    found["merge-submission"] = undisturbed(
+    run_undisturbed(requests, prediction, "predict", "--prediction", prediction, "--shard", 1)
+    jobs["merge-submission"] = run_undisturbed(
         requests, prediction, "merge-submission", "--prediction", prediction
     )
-    return found
+    return jobs

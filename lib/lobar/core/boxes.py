@@ -1,7 +1,7 @@
 """Boxes in image pixels: overlap, shrinking, and the masks that a network learns from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -45,13 +45,8 @@ def iou(a: Box, b: Box) -> float:
 def shrink(box: Box, factor: float) -> Box:
     """`box` with both sides multiplied by `factor` (above 0, at most 1) about its centre, in whole pixels."""
     width, height = max(1, round(box.width * factor)), max(1, round(box.height * factor))
-    return replace(
-        box,
-        x=box.x + (box.width - width) // 2,
-        y=box.y + (box.height - height) // 2,
-        width=width,
-        height=height,
-    )
+    x, y = box.x + (box.width - width) // 2, box.y + (box.height - height) // 2
+    return Box(x, y, width, height, box.confidence)
 
 
 def draw_mask(boxes: Sequence[Box], rows: int, columns: int, size: int) -> np.ndarray:

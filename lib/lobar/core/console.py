@@ -137,29 +137,20 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     On a terminal as a bar, elsewhere as a log line every ten seconds, and for Argo's UI as `N/M` in the file
     named by ARGO_PROGRESS_FILE.
     """
-    if sys.stderr.isatty():
+    on_terminal = sys.stderr.isatty()
+    if on_terminal:
         from tqdm import tqdm
 
-        yield from _report_to_argo(tqdm(items, total=total, desc=what, unit="", leave=False), total)
-    else:
-        yield from _report_to_argo(_log_progress(items, total, what), total)
-
-
-def _log_progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    logged = time.monotonic()
+        items = tqdm(items, total=total, desc=what, unit="", leave=False)
+    logged, written = time.monotonic(), 0.0
     for done, item in enumerate(items, start=1):
         yield item
-        if time.monotonic() - logged >= LOG_INTERVAL_SECONDS:
-            logged = time.monotonic()
+        now = time.monotonic()
+        if not on_terminal and now - logged >= LOG_INTERVAL_SECONDS:
+            logged = now
             log.info("%s: %d of %d", what, done, total)
-
-
-def _report_to_argo(items: Iterable[T], total: int) -> Iterator[T]:
-    written = 0.0
-    for done, item in enumerate(items, start=1):
-        yield item
-        if time.monotonic() - written >= 1:
-            written = time.monotonic()
+        if now - written >= 1:
+            written = now
             _write_argo_progress(done, total)
     _write_argo_progress(total, total)
 

@@ -30,8 +30,7 @@ def check_share(
 ) -> None:
     """Raise InputError, with counts and examples, if more than the share `allowed` of `total` was rejected.
 
-    `what` names in the plural what was counted: "patients", "images of shard 3"; `setting` is what allows
-    more.
+    `what` is the plural of what was counted: "patients", "images of shard 3"; `setting` sets the share.
     """
     if len(rejected) > allowed * total:
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts(rejected).items())

@@ -20,8 +20,7 @@ BINS = 10
 # Below it a population counts as little changed. Source: Siddiqi, Credit Risk Scorecards, 2006, chapter 12
 LITTLE = 0.2
 PROFILED = (np.arange(2 * BINS) + 0.5) / (2 * BINS)
-CERTAIN = 4  # standard deviations: a warning that comes by chance is soon no longer read
-SAMPLE = 200
+CERTAIN = 4  # standard deviations: users would soon ignore warnings that come from chance
 CATEGORIES: MappingProxyType[str, Callable[["Exam"], list[str]]] = MappingProxyType(
     {
         "labels": lambda exam: ["positive" if exam.boxes else "negative"],
@@ -42,8 +41,8 @@ log = logging.getLogger(__name__)
 
 def between(new: Sequence["Exam"], trained: Sequence["Exam"]) -> list[Shift]:
     """How the labelled images of one dataset compare with those of another, by their labels and headers."""
-    shifts = [_categories(name, _of_all(new, of), _of_all(trained, of)) for name, of in CATEGORIES.items()]
-    shifts += [_numbers(name, _of_all(new, of), _of_all(trained, of)) for name, of in NUMBERS.items()]
+    shifts = [_categories(name, _of_all(new, get), _of_all(trained, get)) for name, get in CATEGORIES.items()]
+    shifts += [_numbers(name, _of_all(new, get), _of_all(trained, get)) for name, get in NUMBERS.items()]
     return [shift for shift in shifts if shift is not None]
 
 
@@ -91,8 +90,8 @@ def _greys(images: Iterable[np.ndarray], sampling: Sampling) -> tuple[list[float
     return [mean / sampling.max_value for mean, _ in levels], [std / sampling.max_value for _, std in levels]
 
 
-def _of_all(exams: Sequence["Exam"], of: Callable[["Exam"], list[V]]) -> list[V]:
-    return [value for exam in exams for value in of(exam)]
+def _of_all(exams: Sequence["Exam"], get: Callable[["Exam"], list[V]]) -> list[V]:
+    return [value for exam in exams for value in get(exam)]
 
 
 def _numbers(name: str, new: Sequence[float], trained: Sequence[float], count: int = 0) -> Shift | None:
@@ -104,7 +103,7 @@ def _numbers(name: str, new: Sequence[float], trained: Sequence[float], count: i
         np.bincount(np.searchsorted(edges, np.asarray(values), side="right"), minlength=len(edges) + 1)
         for values in (new, trained)
     )
-    psi, limit = _stability_index(now, was, len(new), count or len(trained))
+    psi, limit = _stability_index(now, was, count or len(trained))
     return Shift(name, psi, limit, *(f"median {np.median(values):,.6g}" for values in (trained, new)))
 
 
@@ -116,16 +115,16 @@ def _categories(name: str, new: Sequence[str], trained: Sequence[str]) -> Shift 
     categories = sorted({*new, *trained})
     change = {name: abs(now[name] / len(new) - was[name] / len(trained)) for name in categories}
     largest = max(categories, key=lambda category: (round(change[category], 9), category))
-    counts = [np.array([counter[category] for category in categories]) for counter in (now, was)]
-    psi, limit = _stability_index(counts[0], counts[1], len(new), len(trained))
+    of_new, of_trained = (np.array([counter[name] for name in categories]) for counter in (now, was))
+    psi, limit = _stability_index(of_new, of_trained, len(trained))
     words = (f"{counter[largest] / counter.total():.0%} {largest}" for counter in (was, now))
     return Shift(name, psi, limit, *words)
 
 
-def _stability_index(
-    now: np.ndarray, was: np.ndarray, new_count: int, trained_count: int
-) -> tuple[float, float]:
+def _stability_index(now: np.ndarray, was: np.ndarray, trained: int) -> tuple[float, float]:
     """The index of two sets of counts, and the limit that samples of one population rarely exceed.
+
+    `was` represents `trained` images.
 
     Between samples of one population it is (1 / new + 1 / trained) times a chi-square with one degree of
     freedom less than there are bins. Sources: Yurdakul, Statistical Properties of Population Stability Index,
@@ -135,4 +134,4 @@ def _stability_index(
     psi = float(((p - q) * np.log(p / q)).sum())
     free = max(1, len(now) - 1)
     quantile = free * (1 - 2 / (9 * free) + CERTAIN * math.sqrt(2 / (9 * free))) ** 3
-    return round(psi, 4), round(LITTLE + (1 / new_count + 1 / trained_count) * quantile, 4)
+    return round(psi, 4), round(LITTLE + (1 / int(now.sum()) + 1 / trained) * quantile, 4)

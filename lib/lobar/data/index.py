@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from lobar.core import console
 from lobar.core.boxes import Box
 from lobar.core.concurrency import ordered_map
@@ -161,19 +163,11 @@ def _header(image: Image, start: bytes | LobarError) -> tuple[objects.Object, di
         try:
             header = dicom.header(start)
         except dicom.RejectedImage:
-            # the header may only be longer; the whole file decides
+            # the header may be longer than `start`: read the whole file
             header = dicom.header(objects.read(url))
     except dicom.RejectedImage as error:
         return Rejection(image.patient_id, url, "unreadable image", str(error))
     return objects.with_etag(image.object), header
-
-
-def find(dataset: Dataset, index: Index) -> Manifest | None:
-    """The manifest of a dataset that holds this very index, None if there is none yet.
-
-    Raises InputError if another index is there.
-    """
-    return records.find(dataset.manifest, Manifest, index.inputs)
 
 
 def write(dataset: Dataset, index: Index, drift: list[Shift]) -> Manifest:
@@ -234,11 +228,8 @@ def read_index(dataset: Dataset, split: str | None = None) -> list[Exam]:
     """
     manifest = records.read(dataset.manifest, Manifest)
     table = tables.decode(records.get(dataset.index, manifest.index))
-    exams = [
-        Exam(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
-        for row in table.to_pylist()
-        if split in (None, row["split"])
-    ]
+    rows = [row for row in table.to_pylist() if split in (None, row["split"])]
+    exams = msgspec.convert(rows, list[Exam])
     if not exams:
         raise InputError(f"{dataset.url}: no image in the {split} split; make the dataset with another split")
     return exams

@@ -30,7 +30,7 @@ CHUNK_ROWS = 250_000
 class Labels(Mapping[str, tuple[Box, ...]]):
     """The boxes of each patient, an empty tuple for a negative, by patient id in order of first appearance.
 
-    Box objects are built when asked for: the boxes of patient id p, whose number is n = numbers[p], are rows
+    Box objects are built on access: the boxes of patient id p, whose number is n = numbers[p], are rows
     starts[n]:starts[n + 1] of `pixels`, with columns x, y, width and height.
     """
 
@@ -148,7 +148,7 @@ def read_groups(table: bytes, url: str) -> dict[str, str]:
 
 
 def _read_chunks(table: bytes, url: str, columns: list[str]) -> Iterator[pd.DataFrame]:
-    """The wanted columns as stripped text, some rows at a time, indexed by line number.
+    """The given columns as stripped text, some rows at a time, indexed by line number.
 
     The header is line 1; a row with a line break in a quoted field has the number of its last line.
     """
@@ -197,7 +197,7 @@ def _csv_rows(text: io.TextIOWrapper, url: str) -> Iterator[tuple[int, list[str]
 def _chunk(
     rows: Iterator[tuple[int, list[str]]], positions: list[int], columns: list[str]
 ) -> Iterator[pd.DataFrame]:
-    """The wanted columns of the rows, CHUNK_ROWS at a time; at least one chunk, which may be empty."""
+    """The given columns of the rows, CHUNK_ROWS at a time; at least one chunk, which may be empty."""
     while True:
         batch = list(islice(rows, CHUNK_ROWS))
         texts = {

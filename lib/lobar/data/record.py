@@ -9,8 +9,7 @@ from lobar.storage.records import Record
 
 @dataclass(frozen=True)
 class Source:
-    """What an index is made from: URLs of the label table, of the images and of the groups table, and the
-    split.
+    """What an index is made from: the URLs of label table, images and groups table, and the split.
 
     An empty `groups` makes each id a group of its own.
     """

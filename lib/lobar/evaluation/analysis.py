@@ -1,8 +1,7 @@
 """A model in detail: ROC and FROC curves, calibration, and the metric by kind of image."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from lobar.data.index import Exam
 from lobar.evaluation import rsna_metric
 from lobar.evaluation.bootstrap import Interval, interval
 from lobar.evaluation.operating_point import Scored, Tuned
-from lobar.inference.release import OperatingPoint
 
 FROC_IOU = rsna_metric.THRESHOLDS[0]
 CALIBRATION_BINS = 10
@@ -44,7 +42,7 @@ class Analysis:
     """Results on the validation images, each image at the operating point that was tuned without it.
 
     roc: true positive rate against false positive rate of images, by image score.
-    froc: false boxes an image against the share of truth boxes found, by confidence, without a gate.
+    froc: false boxes per image against the share of truth boxes hit, by confidence; min_image_score is 0.
     calibration: mean image score against the share of positive images, in bins of equally many images.
     by_iou: the metric at each IoU threshold of the challenge.
     """
@@ -62,7 +60,7 @@ def analyse(images: Sequence[Scored], tuned: Tuned, boxes: Sequence[Sequence[Box
     scores = np.array([image.image_score for image in images])
     positive = np.array([bool(exam.boxes) for exam in exams])
     ungated = [
-        image.boxes(OperatingPoint(point.threshold, point.min_area, point.shrink, 0.0))
+        image.boxes(replace(point, min_image_score=0.0))
         for image, point in zip(images, tuned.fair_points, strict=True)
     ]
     return Analysis(
@@ -71,8 +69,8 @@ def analyse(images: Sequence[Scored], tuned: Tuned, boxes: Sequence[Sequence[Box
         calibration=calibration(scores, positive),
         by_iou=_by_iou(exams, boxes),
         subsets={
-            name: _subset([i for i, exam in enumerate(exams) if holds(exam)], exams, boxes, tuned.scores)
-            for name, holds in kinds(exams).items()
+            name: _subset(np.flatnonzero(mask).tolist(), exams, boxes, tuned.scores)
+            for name, mask in kinds(exams).items()
         },
     )
 
@@ -112,7 +110,7 @@ def froc(truth: Sequence[Sequence[Box]], boxes: Sequence[Sequence[Box]]) -> Curv
 def calibration(scores: np.ndarray, positive: np.ndarray) -> Curve:
     """Mean score and share of positives in up to CALIBRATION_BINS bins of equally many images, by score."""
     bins = np.array_split(np.argsort(scores, kind="stable"), min(CALIBRATION_BINS, len(scores)))
-    means = [(float(scores[indices].mean()), float(positive[indices].mean())) for indices in bins]
+    means = [(float(scores[part].mean()), float(positive[part].mean())) for part in bins]
     return Curve([x for x, _ in means], [y for _, y in means])
 
 
@@ -124,46 +122,33 @@ def _by_iou(exams: Sequence[Exam], boxes: Sequence[Sequence[Box]]) -> dict[str, 
     return {f"{iou:.2f}": float(mean) for iou, mean in zip(rsna_metric.THRESHOLDS, means, strict=True)}
 
 
-def kinds(exams: Sequence[Exam]) -> dict[str, Callable[[Exam], bool]]:
-    """Kinds of image, and whether an exam is of one: all, a view, positives by number and size of boxes."""
-    kinds: dict[str, Callable[[Exam], bool]] = {"all": lambda exam: True}
-    for view in sorted({exam.view for exam in exams}):
-        kinds[f"view {view or 'unknown'}"] = partial(_has_view, view)
-    kinds |= {
-        "1 box": lambda exam: len(exam.boxes) == 1,
-        "2 boxes": lambda exam: len(exam.boxes) == 2,
-        "3 boxes or more": lambda exam: len(exam.boxes) > 2,
-    }
-    shares = sorted(_share(exam) for exam in exams if exam.boxes)
+def kinds(exams: Sequence[Exam]) -> dict[str, np.ndarray]:
+    """Kinds of image as masks (exams,), bool: all, each view, positives by number and size of their boxes."""
+    view = np.array([exam.view for exam in exams])
+    count = np.array([len(exam.boxes) for exam in exams])
+    share = np.array([sum(box.area for box in exam.boxes) / (exam.rows * exam.columns) for exam in exams])
+    kinds = {"all": np.full(len(exams), True)}
+    kinds |= {f"view {name or 'unknown'}": view == name for name in np.unique(view)}
+    kinds |= {"1 box": count == 1, "2 boxes": count == 2, "3 boxes or more": count > 2}
+    shares = np.sort(share[count > 0])
     if len(shares) > 2:
         first, second = shares[len(shares) // 3], shares[2 * len(shares) // 3]
         kinds |= {
-            f"boxes below {first:.1%} of the image": lambda e: bool(e.boxes) and _share(e) < first,
-            f"boxes of {first:.1%} to {second:.1%}": lambda e: bool(e.boxes) and first <= _share(e) < second,
-            f"boxes of {second:.1%} or more": lambda e: bool(e.boxes) and _share(e) >= second,
+            f"boxes below {first:.1%} of the image": (count > 0) & (share < first),
+            f"boxes of {first:.1%} to {second:.1%}": (count > 0) & (first <= share) & (share < second),
+            f"boxes of {second:.1%} or more": (count > 0) & (share >= second),
         }
     return kinds
 
 
-def _has_view(view: str, exam: Exam) -> bool:
-    return exam.view == view
-
-
-def _share(exam: Exam) -> float:
-    return sum(box.area for box in exam.boxes) / (exam.rows * exam.columns)
-
-
 def _subset(
-    chosen: list[int],
-    exams: Sequence[Exam],
-    boxes: Sequence[Sequence[Box]],
-    scores: Sequence[float | None],
+    indices: list[int], exams: Sequence[Exam], boxes: Sequence[Sequence[Box]], scores: Sequence[float | None]
 ) -> Subset:
-    with_box = [bool(boxes[i]) for i in chosen if exams[i].boxes]
-    empty = [not boxes[i] for i in chosen if not exams[i].boxes]
+    with_box = [bool(boxes[i]) for i in indices if exams[i].boxes]
+    empty = [not boxes[i] for i in indices if not exams[i].boxes]
     return Subset(
-        images=len(chosen),
-        metric=interval([exams[i] for i in chosen], [scores[i] for i in chosen]),
+        images=len(indices),
+        metric=interval([exams[i] for i in indices], [scores[i] for i in indices]),
         sensitivity=float(np.mean(with_box)) if with_box else None,
         specificity=float(np.mean(empty)) if empty else None,
     )

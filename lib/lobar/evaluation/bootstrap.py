@@ -13,9 +13,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """The challenge metric over images with its 95 % interval, and how many images count; None if no image
-    counts.
-    """
+    """The challenge metric with its 95 % interval, None if no image counts, and how many images count."""
 
     metric: float | None
     low: float | None
@@ -36,8 +34,7 @@ class Interval:
 
 
 def interval(exams: Sequence[Exam], values: Sequence[float | None]) -> Interval:
-    """The metric and its 95 % percentile bootstrap interval, over groups, because the images of a patient are
-    alike.
+    """The metric with its 95 % percentile bootstrap interval over groups: images of one patient are alike.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapter 13.
     """
@@ -54,7 +51,7 @@ def gain(exams: Sequence[Exam], ours: Sequence[float | None], theirs: Sequence[f
     """By how much the metric of `ours` is above that of `theirs`, with its paired 95 % interval over groups.
 
     Both are resampled together, and each over the images that count for it: an image without truth counts
-    only for a system that finds something on it. `counted` are the images that count for either.
+    only for a system that predicts a box on it. `counted` are the images that count for either.
     """
     first, second = rsna_metric.metric(ours), rsna_metric.metric(theirs)
     counted = sum(a is not None or b is not None for a, b in zip(ours, theirs, strict=True))
@@ -68,7 +65,7 @@ def _resampled(exams: Sequence[Exam], *systems: Sequence[float | None]) -> np.nd
     """Means (systems, RESAMPLES) of the scores that are not None, the same groups drawn for all systems."""
     names, group = np.unique([exam.group for exam in exams], return_inverse=True)
     drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
-    scores = np.array([[np.nan if value is None else value for value in values] for values in systems])
+    scores = np.array(systems, float)  # None becomes NaN
     totals = [np.bincount(group, np.nan_to_num(values), len(names)) for values in scores]
     sizes = [np.bincount(group, ~np.isnan(values), len(names)) for values in scores]
     with np.errstate(invalid="ignore"):  # a draw without any image that counts

@@ -1,7 +1,6 @@
-"""A challenger compared with the champion: the scores of both on the same validation images, and where they
-differ.
-"""
+"""A challenger compared with the champion on the same validation images, and where their scores differ."""
 
+import itertools
 from dataclasses import dataclass
 
 from lobar.core import console
@@ -11,9 +10,8 @@ from lobar.data.record import Manifest
 from lobar.evaluation import analysis, bootstrap, rsna_metric
 from lobar.evaluation.bootstrap import Interval
 from lobar.evaluation.record import Evaluation
-from lobar.imaging import loader
-from lobar.imaging.loader import Decoded
-from lobar.inference import postprocess
+from lobar.imaging.loader import Rejected
+from lobar.inference import maps, postprocess
 from lobar.inference.engines import OpenVino
 from lobar.inference.release import Release
 from lobar.storage import records, tables
@@ -25,9 +23,7 @@ LISTED = 10
 
 @dataclass(frozen=True)
 class Difference:
-    """An image and the challenge's score of each system on it; a negative image without a prediction scores
-    1.
-    """
+    """An image and the challenge's score of each system on it; 1 if there is neither truth nor prediction."""
 
     patient_id: str
     target: int
@@ -65,11 +61,13 @@ def compare(challenger: Model, champion: Model | None, dataset: Dataset) -> Comp
         return bootstrap.gain(chosen, *both)
 
     differing = _differing(compared, ours, theirs)
-    kinds = analysis.kinds(compared)
     return Comparison(
         other=champion.url if champion else "",
         gain=gain(compared),
-        kinds={name: gain([exam for exam in compared if holds(exam)]) for name, holds in kinds.items()},
+        kinds={
+            name: gain(list(itertools.compress(compared, mask)))
+            for name, mask in analysis.kinds(compared).items()
+        },
         won=[row for row in differing if row.challenger > row.other][:LISTED],
         lost=[row for row in differing[::-1] if row.challenger < row.other][:LISTED],
         left_out=len(exams) - len(compared),
@@ -83,7 +81,7 @@ def _differing(
 
     def score(scores: dict[str, float | None], exam: Exam) -> float:
         value = scores[exam.patient_id]
-        return 1.0 if value is None else value  # there was nothing to find, and nothing was found
+        return 1.0 if value is None else value  # neither truth nor prediction
 
     rows = [Difference(e.patient_id, e.target, score(ours, e), score(theirs, e)) for e in exams]
     return sorted(rows, key=lambda row: row.other - row.challenger)
@@ -99,17 +97,12 @@ def scores_on(model: Model, dataset: Dataset, exams: list[Exam]) -> dict[str, fl
     if _evaluated_on(release, dataset):
         return _column(model, "score_tuned")
     point, recipe = release.precisions["float32"].tuned, release.recipe
-    engine = OpenVino(model, release.files, "float32")
-    batches = loader.batches(exams, recipe.image_size, recipe.sampling, engine.batch)
-    predicted = engine.maps((batch, batch.levels) for batch in batches)
-    images = (
-        pair
-        for batch, maps in predicted
-        for pair in zip((image for image in batch.images if isinstance(image, Decoded)), maps, strict=True)
-    )
+    images = maps.predict({"float32": OpenVino(model, release.files, "float32")}, exams, recipe)
     scores: dict[str, float | None] = {}
-    for image, probabilities in console.progress(images, len(exams), f"images for {model.url}"):
-        exam = image.item
+    for image in console.progress(images, len(exams), f"images for {model.url}"):
+        if isinstance(image, Rejected):
+            continue
+        exam, probabilities = image[0].item, image[1]["float32"]
         boxes = postprocess.detect(probabilities, exam.rows, exam.columns, point)
         scores[exam.patient_id] = rsna_metric.image_score(exam.boxes, boxes)
     return scores
@@ -130,22 +123,14 @@ def scores_without_network(model: Model, dataset: Dataset) -> dict[str, float | 
 
 def exams_of(model: Model) -> list[Exam]:
     """The exams that a model was trained on."""
-    return _trained(records.read(model.training, Training))
+    training = records.read(model.training, Training)
+    return read_index(Dataset(training.inputs.dataset), "train")
 
 
 def known_to(model: Model) -> list[Exam]:
     """The exams that a model was trained on, and those of the models that its training started from."""
-    exams: list[Exam] = []
-    url = model.url
-    while url:
-        training = records.read(Model(url).training, Training)
-        exams += _trained(training)
-        url = training.inputs.recipe.init
-    return exams
-
-
-def _trained(training: Training) -> list[Exam]:
-    return read_index(Dataset(training.inputs.dataset), "train")
+    init = records.read(model.training, Training).inputs.recipe.init
+    return exams_of(model) + (known_to(Model(init)) if init else [])
 
 
 def _evaluated_on(release: Release, dataset: Dataset) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
-import numpy as np
 
 from lobar.core.boxes import Box
 from lobar.data.index import Exam
@@ -69,9 +68,6 @@ def read(
     for image in images:
         if isinstance(image, Decoded):
             i = positions[image.item.patient_id]
-            pictures[i] = Picture(_jpeg(image.levels), image.item, boxes[i], scores[i])
+            jpeg = cv2.imencode(".jpg", image.levels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+            pictures[i] = Picture(jpeg, image.item, boxes[i], scores[i])
     return {kind: [pictures[i] for i in indices if i in pictures] for kind, indices in chosen.items()}
-
-
-def _jpeg(levels: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

@@ -36,8 +36,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Tuned:
-    """An operating point tuned on all images; for each image the point that the other folds choose, and its
-    score there."""
+    """A point tuned on all images; for each image the point that the other folds choose, its score there."""
 
     point: OperatingPoint
     fair_points: list[OperatingPoint]
@@ -65,11 +64,11 @@ def tune(images: Sequence[Scored]) -> Tuned:
     points, table = _table(images)
     fold = np.array([_fold(image.exam.group) for image in images])
     best_without = np.array([_best(table[:, fold != k]) for k in range(FOLDS)])[fold]
-    fair = [float(value) for value in table[best_without, range(len(images))]]
+    scores = table[best_without, range(len(images))].tolist()
     return Tuned(
         points[_best(table)],
         [points[best] for best in best_without],
-        [None if np.isnan(value) else value for value in fair],
+        [None if np.isnan(score) else score for score in scores],
     )
 
 
@@ -82,7 +81,7 @@ def _table(images: Sequence[Scored]) -> tuple[list[OperatingPoint], np.ndarray]:
     for threshold, min_area, shrink in itertools.product(THRESHOLDS, MIN_AREAS, SHRINKS):
         ungated = OperatingPoint(threshold, min_area, shrink, 0.0)
         scores = [rsna_metric.image_score(image.exam.boxes, image.boxes(ungated)) for image in images]
-        values = np.array([np.nan if value is None else value for value in scores])
+        values = np.array(scores, float)  # None becomes NaN
         for gate in MIN_IMAGE_SCORES:
             points.append(OperatingPoint(threshold, min_area, shrink, gate))
             rows.append(np.where(image_scores >= gate, values, empty))

@@ -1,4 +1,4 @@
-"""The record of evaluate, and what it says of a model in words."""
+"""The record of evaluate, and its verdict on a model in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lobar.evaluation.bootstrap import Interval
 from lobar.inference.release import EvaluationInputs, OperatingPoint
 from lobar.storage.records import Record
 
-# What a precision below float32 may cost in the challenge metric, and what it must certainly not cost
+# How much challenge metric a precision below float32 may lose: by the estimate, and by its 95 % interval
 MAX_COST = 0.002
 MAX_CERTAIN_COST = 0.02
 
@@ -80,7 +80,7 @@ class Evaluation(Record):
 
 
 def verdict(systems: Mapping[str, Interval]) -> str:
-    """What the intervals say about the model, in one line."""
+    """The conclusion from the intervals, in one line."""
     tuned, baseline = systems["tuned"], systems["baseline"]
     if not systems["empty"].counted:
         return "cannot be judged: no validation image has a box"

@@ -44,7 +44,7 @@ class PromotionInputs:
 class Decision(Record):
     """One record of the registry: the champion from then on, and why.
 
-    `champion` is None as long as there is none. `promoted` says whether this record made it the champion,
+    `champion` is None until there is one. `promoted` says whether this record made it the champion,
     `rolled_back` whether it removed the previous one. A rollback has neither inputs nor a comparison.
     """
 
@@ -93,7 +93,7 @@ def champion(place: Registry) -> Model:
 
 def resolve(url: str) -> Model:
     """The released model at a URL, or the champion if it is the URL of a registry."""
-    model = Model(objects.absolute(url))
+    model = Model(url)
     return model if objects.exists(model.release) else champion(Registry(model.url))
 
 
@@ -120,23 +120,24 @@ def promote(place: Registry, challenger: Model, dataset: Dataset, min_gain: floa
     the dataset is not complete, or the store lets two writers win.
     """
     objects.check_create(place.url)
-    asked = Champion(challenger.url, _release(challenger))
+    candidate = Champion(challenger.url, _release(challenger))
     index = records.read(dataset.manifest, Manifest).index
-    inputs = PromotionInputs(asked, dataset.url, index, min_gain, code_version())
+    inputs = PromotionInputs(candidate, dataset.url, index, min_gain, code_version())
     while True:
         decisions = history(place)
         if known := _decided(decisions, inputs):
             return known
         before = decisions[-1].champion if decisions else None
         comparison = compare.compare(challenger, Model(before.model) if before else None, dataset)
-        better = _is_better(comparison.gain, min_gain)
+        gain = comparison.gain
+        better = gain.metric is not None and gain.metric > min_gain and (gain.low or 0) > 0
         decision = Decision(
             number=len(decisions) + 1,
             inputs=inputs,
-            champion=asked if better else before,
+            champion=candidate if better else before,
             promoted=better,
             rolled_back=False,
-            reason=_reason(comparison.gain, better, before, min_gain),
+            reason=_reason(gain, better, before, min_gain),
             comparison=comparison,
         )
         # if another promotion was first, the challenger is compared again, with the champion of that one
@@ -180,10 +181,6 @@ def _decided(decisions: Sequence[Decision], inputs: PromotionInputs) -> Decision
         if decision.inputs == inputs or (decision.promoted and decision.champion == inputs.challenger):
             return decision
     return None
-
-
-def _is_better(gain: Interval, min_gain: float) -> bool:
-    return gain.metric is not None and gain.metric > min_gain and (gain.low or 0) > 0
 
 
 def _reason(gain: Interval, better: bool, before: Champion | None, min_gain: float) -> str:

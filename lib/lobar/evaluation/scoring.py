@@ -1,6 +1,6 @@
 """Predict a dataset's validation images with a trained model, and score it and what it must beat."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +18,13 @@ from lobar.evaluation.compare import known_to
 from lobar.evaluation.gallery import Picture
 from lobar.evaluation.operating_point import Scored
 from lobar.evaluation.record import MaskMetrics, Trial
-from lobar.imaging import loader
-from lobar.imaging.loader import Batch, Decoded, Rejected
+from lobar.imaging.loader import Decoded, Rejected
 from lobar.imaging.sampling import Sampling
-from lobar.inference import engines
+from lobar.inference import engines, maps
 from lobar.inference.engines import OpenVino
 from lobar.inference.release import NOTEBOOK
 from lobar.storage.layout import Dataset, Model
-from lobar.training.record import ModelFiles, Training
+from lobar.training.record import Training
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,6 @@ class _Image:
 
     scored: dict[str, Scored]
     baseline: list[Box]
-
-
-# probability maps (n, size, size) of a batch's decoded images, by precision
-_Maps = dict[str, np.ndarray]
 
 
 def score(model: Model, training: Training, dataset: Dataset) -> Result:
@@ -108,53 +103,23 @@ def score(model: Model, training: Training, dataset: Dataset) -> Result:
 
 
 def _images(model: Model, training: Training, exams: list[Exam]) -> Iterator[_Image | Rejection]:
-    sampling = training.inputs.recipe.sampling
+    """Each image decoded once, and its maps in each precision that this CPU supports."""
+    recipe = training.inputs.recipe
 
-    def examine(image: tuple[Decoded[Exam], _Maps] | Rejected[Exam]) -> _Image | Rejection:
+    def examine(image: tuple[Decoded[Exam], dict[str, np.ndarray]] | Rejected[Exam]) -> _Image | Rejection:
         if isinstance(image, Rejected):
             return image.rejection
-        decoded, maps = image
+        decoded, predicted = image
         exam, levels = decoded.item, decoded.levels
-        grey = levels if sampling is Sampling.AREA else (levels // 4).astype(np.uint8)
+        grey = levels if recipe.sampling is Sampling.AREA else (levels // 4).astype(np.uint8)
         across, down = exam.columns / grey.shape[1], exam.rows / grey.shape[0]
         without_network = [box.scaled(across, down) for box in baseline.detect(grey)]
-        scored = {precision: operating_point.score_map(exam, values) for precision, values in maps.items()}
+        scored = {name: operating_point.score_map(exam, values) for name, values in predicted.items()}
         return _Image(scored, without_network)
 
-    batches = loader.batches(exams, training.inputs.recipe.image_size, sampling, OpenVino.batch)
-    images = _each(_in_all_precisions(model, training.files, batches))
-    return ordered_map(examine, images, workers=cpus(), ahead=4 * cpus())
-
-
-def _in_all_precisions(
-    model: Model, files: ModelFiles, batches: Iterable[Batch[Exam]]
-) -> Iterator[tuple[Batch[Exam], _Maps]]:
-    """Each batch, decoded once, with its probabilities in each precision that this CPU supports."""
-    predicted: Iterator[tuple[Batch[Exam], _Maps]] = ((batch, {}) for batch in batches)
-    for precision in engines.possible_precisions():
-        predicted = _with(OpenVino(model, files, precision), precision, predicted)
-    return predicted
-
-
-def _with(
-    engine: OpenVino, precision: str, predicted: Iterator[tuple[Batch[Exam], _Maps]]
-) -> Iterator[tuple[Batch[Exam], _Maps]]:
-    keyed = (((batch, maps), batch.levels) for batch, maps in predicted)
-    for (batch, maps), probabilities in engine.maps(keyed):
-        yield batch, {**maps, precision: probabilities}
-
-
-def _each(
-    predicted: Iterable[tuple[Batch[Exam], _Maps]],
-) -> Iterator[tuple[Decoded[Exam], _Maps] | Rejected[Exam]]:
-    for batch, maps in predicted:
-        position = 0
-        for image in batch.images:
-            if isinstance(image, Rejected):
-                yield image
-            else:
-                yield image, {precision: values[position] for precision, values in maps.items()}
-                position += 1
+    precisions = engines.possible_precisions()
+    loaded = {precision: OpenVino(model, training.files, precision) for precision in precisions}
+    return ordered_map(examine, maps.predict(loaded, exams, recipe), workers=cpus(), ahead=4 * cpus())
 
 
 def _check_unseen(model: Model, exams: Sequence[Exam]) -> None:

@@ -36,43 +36,41 @@ def possible_precisions() -> list[str]:
 
 
 def cpu_features() -> list[str]:
-    """The FEATURES that this CPU has; none if the system does not say."""
+    """The FEATURES that this CPU has; empty if the system does not report them."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "").split()
     return [feature for feature in FEATURES if feature in flags]
 
 
-def resolve_precision(asked: str, device: str, release: Release) -> str:
+def resolve_precision(choice: str, device: str, release: Release) -> str:
     """The precision to plan with: `auto` is resolved here, never on the node that predicts.
 
     On a CPU it becomes the fastest precision that the model offers for a CPU like this one; a GPU computes in
-    the precision that the model was trained in. Raises InputError if the asked one is not offered.
+    the precision that the model was trained in. Raises InputError if `choice` is not offered.
     """
     if device == "gpu":
         trained = release.recipe.precision.value
-        if asked not in ("auto", trained):
+        if choice not in ("auto", trained):
             raise InputError(
-                f"precision {asked}: on a GPU this model computes in {trained}; choose auto",
+                f"precision {choice}: on a GPU this model computes in {trained}; choose auto",
                 setting="precision",
             )
         return trained
-    if asked == "auto":
+    if choice == "auto":
         features = cpu_features()
         same = {name for name, offer in release.precisions.items() if offer.cpu_features in ([], features)}
         return [name for name in PRECISIONS if name in same][-1]
-    if asked not in release.precisions:
+    if choice not in release.precisions:
         raise InputError(
-            f"precision {asked}: not offered by this model; choose auto or {', '.join(release.precisions)}",
+            f"precision {choice}: not offered by this model; choose auto or {', '.join(release.precisions)}",
             setting="precision",
         )
-    return asked
+    return choice
 
 
 def check_cpu(precision: str, needed: list[str]) -> None:
-    """Raise InputError if this CPU would not compute the same bytes as the one that the model was evaluated
-    on.
-    """
+    """Raise InputError if this CPU would not compute the same bytes as the one of the model's evaluation."""
     if needed and needed != cpu_features():
         raise InputError(
             f"planned in {precision} for a CPU with {', '.join(needed)}; this one has "
@@ -116,7 +114,7 @@ class OpenVino:
         self._of_thread = threading.local()
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
-        """As `Engine` says, with a few batches in flight."""
+        """As in `Engine`, with a few batches in flight."""
         remaining = iter(batches)
         # alone: two first inferences at once can deadlock in OpenVINO: one thread holds the GIL and waits for
         # a C++ static that the other, waiting for the GIL, initializes
@@ -152,7 +150,7 @@ class TensorFlow:
         self._model = keras_backend.load(model, files.keras)
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
-        """As `Engine` says. Each batch is padded to one size, on which an image's sums may depend."""
+        """As in `Engine`. Each batch is padded to one size, on which an image's sums may depend."""
         for key, levels in batches:
             padded = np.zeros((self.batch, *levels.shape[1:], 1), levels.dtype)
             padded[: len(levels), ..., 0] = levels

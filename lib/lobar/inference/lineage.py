@@ -1,4 +1,4 @@
-"""From a row of a submission back to what it was made of, and the same row computed again."""
+"""From a row of a submission back to its records, image and model, and the same row computed again."""
 
 import bisect
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from lobar.training.record import Training
 class Lineage:
     """Where a row came from: the records of the plan, the shard, the training and the dataset.
 
-    `rejection` is the reason for an empty row that is a rejection.
+    `rejection` is set if the image was rejected, so that its row is empty.
     """
 
     plan: Plan
@@ -35,7 +35,7 @@ class Lineage:
 
 def trace(place: Prediction, patient_id: str) -> Lineage:
     """Find a patient's row. Raises InputError if no such image was planned, or its shard is not finished."""
-    plan = plans.read(place)
+    plan = records.read(place.plan, Plan)
     number, image = _find(place, plan, patient_id)
     shard = records.read(place.shard_record(number), Shard)
     body = records.get(place.shard_table, shard.table).removeprefix(to_csv([]))
@@ -52,7 +52,7 @@ def trace(place: Prediction, patient_id: str) -> Lineage:
         shard=shard,
         image=image,
         row=rows[patient_id],
-        rejection=next((each for each in shard.rejected if each.patient_id == patient_id), None),
+        rejection=next((r for r in shard.rejected if r.patient_id == patient_id), None),
         training=training,
         dataset=records.read(Dataset(training.inputs.dataset).manifest, Manifest),
     )

@@ -30,7 +30,7 @@ DRIFT_SAMPLE = 200  # the first images of a plan are a random sample
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a plan.
+    """The options of a plan.
 
     shards: number of shards; 0: as many as `images_per_shard` makes. device: cpu or gpu. precision: of the
     network's arithmetic, or auto. operating_point: tuned or notebook.
@@ -41,11 +41,6 @@ class Request:
     device: str
     precision: str
     operating_point: str
-
-
-def read(place: Prediction) -> Plan:
-    """The committed plan of a prediction. Raises InputError if there is none."""
-    return records.read(place.plan, Plan)
 
 
 def read_slice(place: Prediction, plan: Plan, shard: int) -> list[Image]:

@@ -12,7 +12,7 @@ SCORED_SHARE = 0.02
 
 
 def image_score(probabilities: np.ndarray) -> float:
-    """How sure the map (size, size) is of any opacity: the mean of its highest 2 % of pixels, 0..1.
+    """Score of a map (size, size) for any opacity at all: the mean of its highest 2 % of pixels, 0..1.
 
     The share is about a third of a usual opacity, so that one hot pixel does not decide.
     """

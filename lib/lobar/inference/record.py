@@ -32,9 +32,7 @@ class PlanInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Record):
-    """The record of plan: the SHA-256 of each shard's list of images, and how they compare with the
-    training's.
-    """
+    """The record of plan: the SHA-256 of each shard's list of images, and their drift from the training's."""
 
     MADE_BY: ClassVar[str] = "plan"
 
@@ -59,9 +57,7 @@ class ShardInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard(Record):
-    """The record of predict: the SHA-256 of its table, the number of rows and of those with a box,
-    rejections.
-    """
+    """The record of predict: the SHA-256 of its table, its rows, those with a box, and rejections."""
 
     MADE_BY: ClassVar[str] = "predict"
 
@@ -82,9 +78,7 @@ class SubmissionInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Submission(Record):
-    """The record of merge-submission: the SHA-256 of the CSV, its rows, those with a box, rejections, and the
-    plan.
-    """
+    """The record of merge-submission: the SHA-256 of the CSV, counts as in a shard's, and the plan."""
 
     MADE_BY: ClassVar[str] = "merge-submission"
 

@@ -3,18 +3,20 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import astuple, dataclass
 from typing import Self
 
 from lobar.core.boxes import Box
 
+COLUMNS = ("patientId", "PredictionString")
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image's row of a submission; each field is a column."""
+    """One image's row of a submission, with the fields of COLUMNS."""
 
-    patient_id: str = field(metadata={"column": "patientId"})
-    prediction_string: str = field(metadata={"column": "PredictionString"})
+    patient_id: str
+    prediction_string: str
 
     @classmethod
     def of(cls, patient_id: str, boxes: Sequence[Box]) -> Self:
@@ -22,24 +24,9 @@ class Row:
         return cls(patient_id, prediction_string(boxes))
 
 
-COLUMNS = tuple(column.metadata["column"] for column in fields(Row))
-
-
 def prediction_string(boxes: Sequence[Box]) -> str:
     """`confidence x y width height ` for each box, as in the notebook; an empty text for no box."""
     return "".join(f"{b.confidence:.6f} {b.x} {b.y} {b.width} {b.height} " for b in boxes)
-
-
-def parse_prediction_string(text: str) -> list[Box]:
-    """The boxes of a PredictionString. Raises ValueError if it is not five numbers per box."""
-    values = text.split()
-    if len(values) % 5:
-        raise ValueError(f"{len(values)} numbers; each box has five: {text!r}")
-    return [_box(*values[i : i + 5]) for i in range(0, len(values), 5)]
-
-
-def _box(confidence: str, x: str, y: str, width: str, height: str) -> Box:
-    return Box(int(x), int(y), int(width), int(height), float(confidence))
 
 
 def to_csv(rows: Iterable[Row]) -> bytes:

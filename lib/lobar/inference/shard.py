@@ -8,9 +8,10 @@ from lobar.core.errors import InputError
 from lobar.core.rejections import Rejection, check_share
 from lobar.core.version import code_version
 from lobar.data.listing import Image
-from lobar.imaging import loader
+from lobar.imaging.loader import Rejected
+from lobar.inference import maps
 from lobar.inference.engines import ENGINE_OF_DEVICE, check_cpu
-from lobar.inference.plan import read, read_slice
+from lobar.inference.plan import read_slice
 from lobar.inference.postprocess import detect
 from lobar.inference.record import Plan, Shard, ShardInputs
 from lobar.inference.rows import Row, to_csv
@@ -26,7 +27,7 @@ def run(place: Prediction, number: int, max_rejected: float) -> Shard:
     Raises InputError if the plan was made by other code, or more than the share `max_rejected` of the images
     cannot be read; then nothing is committed.
     """
-    plan = read(place)
+    plan = records.read(place.plan, Plan)
     if plan.inputs.lobar != code_version():
         raise InputError(
             f"{place.plan}: planned by lobar {plan.inputs.lobar}, this is {code_version()}; "
@@ -39,7 +40,7 @@ def run(place: Prediction, number: int, max_rejected: float) -> Shard:
         check_share(shard.rejected, len(images), max_rejected, what)
         log.info("shard %d is finished already", number)
         return shard
-    # the format wants a row for a rejected image too; the record says which empty rows are rejections
+    # the format requires a row for a rejected image too; the record says which empty rows are rejections
     rows, rejected = [], []
     for result in console.progress(predict(plan, images), len(images), f"shard {number}"):
         if isinstance(result, Rejection):
@@ -68,13 +69,11 @@ def predict(plan: Plan, images: Sequence[Image]) -> Iterator[Row | Rejection]:
     if not images:
         return
     engine = ENGINE_OF_DEVICE[inputs.device](Model(inputs.model), inputs.files, inputs.precision)
-    batches = loader.batches(images, inputs.recipe.image_size, inputs.recipe.sampling, engine.batch)
-    for batch, maps in engine.maps((batch, batch.levels) for batch in batches):
-        remaining = iter(maps)
-        for image in batch.images:
-            if isinstance(image, loader.Rejected):
-                yield image.rejection
-                continue
-            header = image.header
-            boxes = detect(next(remaining), header.rows, header.columns, inputs.operating_point)
-            yield Row.of(image.item.patient_id, boxes)
+    for image in maps.predict({inputs.precision: engine}, images, inputs.recipe):
+        if isinstance(image, Rejected):
+            yield image.rejection
+            continue
+        decoded, predicted = image
+        header = decoded.header
+        boxes = detect(predicted[inputs.precision], header.rows, header.columns, inputs.operating_point)
+        yield Row.of(decoded.item.patient_id, boxes)

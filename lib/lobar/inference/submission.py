@@ -25,7 +25,7 @@ def merge(place: Prediction, copy_to: str | None) -> Submission:
     of another plan, the table or row that is altered, repeated, unknown or missing, or what differs in a
     submission that is already there; then nothing is published.
     """
-    plan = plans.read(place)
+    plan = records.read(place.plan, Plan)
     shards = _finished(place, plan)
     inputs = SubmissionInputs(plan.digest, [shard.table for shard in shards])
     records.find(place.submission_record, Submission, inputs)  # a submission of other tables is not replaced
@@ -58,19 +58,18 @@ def merge(place: Prediction, copy_to: str | None) -> Submission:
 
 def _finished(place: Prediction, plan: Plan) -> list[Shard]:
     """The record of every shard, in order. Raises InputError unless all are there and of this plan."""
-    there = {objects.name(item.url) for item in objects.list_objects(place.shards)}
-    numbers = range(len(plan.slices))
-    names = [objects.name(place.shard_record(number)) for number in numbers]
-    if missing := [str(number) for number, name in zip(numbers, names, strict=True) if name not in there]:
+    listed = {objects.name(item.url) for item in objects.list_objects(place.shards)}
+    urls = [place.shard_record(number) for number in range(len(plan.slices))]
+    names = [objects.name(url) for url in urls]
+    if missing := [str(number) for number, name in enumerate(names) if name not in listed]:
         raise InputError(
             f"{place.shards}: {len(missing)} of {len(names)} shards are missing: {_some(missing)}; "
             "run predict for them"
         )
-    if unknown := sorted(name for name in there if name.endswith(".json") and name not in names):
+    if unknown := sorted(name for name in listed if name.endswith(".json") and name not in names):
         raise InputError(
             f"{place.shards}: records of shards that this plan does not have: {_some(unknown)}; remove them"
         )
-    urls = [place.shard_record(number) for number in numbers]
     shards = list(ordered_map(lambda url: records.read(url, Shard), urls, 8, 32))
     for number, (url, shard) in enumerate(zip(urls, shards, strict=True)):
         if shard.inputs != ShardInputs(plan.digest, number):
@@ -100,8 +99,8 @@ def _difference(rows: list[Row], planned: list[str]) -> str:
         "unknown": sorted({*ids} - {*planned}),
         "missing": sorted({*planned} - {*ids}),
     }
-    words = [f"{kind} rows {_some(patient_ids)}" for kind, patient_ids in differences.items() if patient_ids]
-    return ", ".join(words) or "its rows are in another order, or its header is another one"
+    differing = [f"{kind} rows {_some(items)}" for kind, items in differences.items() if items]
+    return ", ".join(differing) or "its rows are in another order, or its header is another one"
 
 
 def _some(names: list[str]) -> str:

@@ -1,117 +1,89 @@
 """Where every object is: the four kinds of folder, and the names of the objects in them.
 
-A record has one name. Data objects have the SHA-256 of their content in their name, which the record that
-commits them holds; so two writers can never exchange what a record names.
+Records have fixed names. A data object has the SHA-256 of its content in its name, and the record that
+commits it holds that SHA-256; so two writers cannot replace each other's data.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lobar.storage import objects
 
 
 @dataclass(frozen=True)
-class Dataset:
+class _Folder:
+    """A folder by its URL; a plain path becomes a file URL."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", objects.absolute(self.url))
+
+
+@dataclass(frozen=True)
+class _Name:
+    """The attribute of a folder that is the URL of one object, or of a folder, in it."""
+
+    name: str
+
+    def __get__(self, folder: _Folder, owner: type) -> str:
+        return objects.join(folder.url, self.name)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """The attribute of a folder that makes an object's URL of its SHA-256 or its number."""
+
+    pattern: str
+
+    def __get__(self, folder: _Folder, owner: type) -> Callable[[str | int], str]:
+        return lambda key: objects.join(folder.url, self.pattern.format(key))
+
+
+class Dataset(_Folder):
     """`datasets/ID/`, made by label-index."""
 
-    url: str
-
-    @property
-    def manifest(self) -> str:
-        return objects.join(self.url, "manifest.json")
-
-    def index(self, sha256: str) -> str:
-        return _named(self.url, "index", sha256, "parquet")
+    manifest = _Name("manifest.json")
+    index = _Names("index-{}.parquet")
 
 
-@dataclass(frozen=True)
-class Model:
-    """`models/ID/`, made by train and released by evaluate."""
+class Model(_Folder):
+    """`models/ID/`, made by train and released by evaluate.
 
-    url: str
+    `network` is the one for OpenVINO without its weights. `checkpoints` is the folder of one training, named
+    by the digest of its inputs.
+    """
 
-    @property
-    def training(self) -> str:
-        return objects.join(self.url, "training.json")
-
-    @property
-    def evaluation(self) -> str:
-        return objects.join(self.url, "evaluation.json")
-
-    @property
-    def release(self) -> str:
-        return objects.join(self.url, "release.json")
-
-    def keras(self, sha256: str) -> str:
-        return _named(self.url, "model", sha256, "keras")
-
-    def network(self, sha256: str) -> str:
-        """The network for OpenVINO, without its weights."""
-        return _named(self.url, "openvino", sha256, "xml")
-
-    def weights(self, sha256: str) -> str:
-        """The weights of a network for OpenVINO."""
-        return _named(self.url, "openvino", sha256, "bin")
-
-    def history(self, sha256: str) -> str:
-        return _named(self.url, "history", sha256, "csv")
-
-    def scores(self, sha256: str) -> str:
-        return _named(self.url, "scores", sha256, "parquet")
-
-    def report(self, sha256: str) -> str:
-        return _named(self.url, "report", sha256, "html")
-
-    def checkpoints(self, training: str) -> str:
-        """The folder of the checkpoints of one training, named by the digest of its inputs."""
-        return objects.join(self.url, "checkpoints", training)
+    training = _Name("training.json")
+    evaluation = _Name("evaluation.json")
+    release = _Name("release.json")
+    keras = _Names("model-{}.keras")
+    network = _Names("openvino-{}.xml")
+    weights = _Names("openvino-{}.bin")
+    history = _Names("history-{}.csv")
+    scores = _Names("scores-{}.parquet")
+    report = _Names("report-{}.html")
+    checkpoints = _Names("checkpoints/{}")
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """`predictions/ID/`, made by plan, predict and merge-submission."""
+class Prediction(_Folder):
+    """`predictions/ID/`, made by plan, predict and merge-submission.
 
-    url: str
+    `slice` lists the images of one shard. Shard records are named by the shard's number, all other data by
+    their SHA-256.
+    """
 
-    @property
-    def plan(self) -> str:
-        return objects.join(self.url, "plan.json")
-
-    def slice(self, sha256: str) -> str:
-        """The images of one shard."""
-        return objects.join(self.url, "plan", f"{sha256}.parquet")
-
-    @property
-    def shards(self) -> str:
-        return objects.join(self.url, "shards")
-
-    def shard_table(self, sha256: str) -> str:
-        return objects.join(self.shards, f"{sha256}.csv")
-
-    def shard_record(self, shard: int) -> str:
-        return objects.join(self.shards, f"{shard:04d}.json")
-
-    @property
-    def rejected(self) -> str:
-        return objects.join(self.url, "rejected.csv")
-
-    @property
-    def submission(self) -> str:
-        return objects.join(self.url, "submission.csv")
-
-    @property
-    def submission_record(self) -> str:
-        return objects.join(self.url, "submission.json")
+    plan = _Name("plan.json")
+    slice = _Names("plan/{}.parquet")
+    shards = _Name("shards")
+    shard_table = _Names("shards/{}.csv")
+    shard_record = _Names("shards/{:04d}.json")
+    rejected = _Name("rejected.csv")
+    submission = _Name("submission.csv")
+    submission_record = _Name("submission.json")
 
 
-@dataclass(frozen=True)
-class Registry:
-    """`registry/`, to which promote adds records."""
+class Registry(_Folder):
+    """`registry/`, to which promote adds numbered records."""
 
-    url: str
-
-    def record(self, number: int) -> str:
-        return objects.join(self.url, f"{number:06d}.json")
-
-
-def _named(folder: str, stem: str, sha256: str, suffix: str) -> str:
-    return objects.join(folder, f"{stem}-{sha256}.{suffix}")
+    record = _Names("{:06d}.json")

@@ -21,10 +21,6 @@ from lobar.storage import objects
 ELSEWHERE = "choose another place"
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """Base of all records. A subclass sets MADE_BY, the job that makes it, and the dataclass of its `inputs`.
@@ -37,7 +33,7 @@ class Record:
 
     inputs: Any
     format: int = 0
-    created: str = field(default_factory=_now)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def __post_init__(self) -> None:
         if not self.format:
@@ -85,7 +81,7 @@ def read(url: str, kind: type[R]) -> R:
 def find(url: str, kind: type[R], inputs: object, otherwise: str = ELSEWHERE) -> R | None:
     """The record at `url` if it was made from these inputs, None if there is none yet.
 
-    Raises InputError if it was made from others; the text says what differs, and `otherwise` what to do.
+    Raises InputError if it was made from others; its text names what differs and ends with `otherwise`.
     """
     try:
         record = read(url, kind)
@@ -98,8 +94,7 @@ def find(url: str, kind: type[R], inputs: object, otherwise: str = ELSEWHERE) ->
 def create(url: str, record: R, otherwise: str = ELSEWHERE) -> R:
     """Create a record, the last object of its kind, and return the one that is there now.
 
-    Where another writer was first with the same inputs, its record stays. Raises InputError if it is there
-    with other inputs.
+    If another writer was first, its record stays. Raises InputError if its inputs differ.
     """
     if objects.create(url, encode(record)):
         return record
@@ -109,14 +104,13 @@ def create(url: str, record: R, otherwise: str = ELSEWHERE) -> R:
 
 
 def _check_inputs(url: str, record: Record, inputs: object, otherwise: str) -> None:
-    recorded = msgspec.to_builtins(record.inputs)
-    wanted = msgspec.to_builtins(inputs)
-    if recorded == wanted:
+    old, new = msgspec.to_builtins(record.inputs), msgspec.to_builtins(inputs)
+    if old == new:
         return
-    differing = sorted(key for key in {*recorded, *wanted} if recorded.get(key) != wanted.get(key))
-    shown = "; ".join(f"{key} was {recorded.get(key)!r}, now {wanted.get(key)!r}" for key in differing[:3])
+    differing = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    changes = "; ".join(f"{key} was {old.get(key)!r}, now {new.get(key)!r}" for key in differing[:3])
     setting = "out" if otherwise == ELSEWHERE else ""
-    raise InputError(f"{url}: made from other inputs ({shown}); {otherwise}", setting)
+    raise InputError(f"{url}: made from other inputs ({changes}); {otherwise}", setting)
 
 
 def put(named: Callable[[str], str], data: bytes) -> str:
@@ -127,9 +121,11 @@ def put(named: Callable[[str], str], data: bytes) -> str:
 
 
 def get(named: Callable[[str], str], name: str) -> bytes:
-    """The data of a SHA-256 that a record names. Raises InputError if their content is another."""
+    """The data whose SHA-256 a record names. Raises InputError if their content has another."""
     url = named(name)
     data = objects.read(url)
     if sha256(data) != name:
-        raise InputError(f"{url}: its content is not the one recorded (SHA-256 {name[:12]}…); it was altered")
+        raise InputError(
+            f"{url}: its content is not the one recorded (SHA-256 {name[:12]}…); it was altered, restore it"
+        )
     return data

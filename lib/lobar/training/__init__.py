@@ -1,1 +1,1 @@
-"""From an index to a trained, exported model, as one recipe says."""
+"""From an index to a trained, exported model, as a recipe describes."""

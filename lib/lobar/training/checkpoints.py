@@ -1,11 +1,13 @@
 """A training's state as objects, to resume from."""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from lobar.core.errors import AbsentError
 from lobar.storage import objects, records
 from lobar.storage.records import Record
 from lobar.training.keras_backend import keras
@@ -34,7 +36,7 @@ class Checkpoint(Record):
 class Checkpoints:
     """The checkpoints of one training: variables, named by epoch and content, then a record.
 
-    A record names a complete object, so that two pods of one training cannot harm each other.
+    A record names a complete object, so two pods of one training cannot corrupt each other's state.
     """
 
     url: str
@@ -44,7 +46,7 @@ class Checkpoints:
         body = io.BytesIO()
         np.savez(body, *(variable.numpy() for variable in _variables(model)))
         epoch = len(history)
-        sha256 = records.put(lambda name: self._variables(epoch, name), body.getvalue())
+        sha256 = records.put(self._variables(epoch), body.getvalue())
         record = objects.join(self.url, f"{epoch:04d}.json")
         checkpoint = Checkpoint(inputs=CheckpointInputs(epoch), variables=sha256, history=history)
         records.create(record, checkpoint)
@@ -55,23 +57,29 @@ class Checkpoints:
 
     def restore(self, model: keras.Model) -> list[Epoch]:
         """Load the newest complete checkpoint into `model` and return its history, empty if there is none."""
-        urls = [item.url for item in objects.list_objects(self.url) if item.url.endswith(".json")]
-        if not urls:
-            return []
-        record = records.read(urls[-1], Checkpoint)
-        data = records.get(lambda name: self._variables(record.inputs.epoch, name), record.variables)
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            for variable, name in zip(_variables(model), arrays.files, strict=True):
-                variable.assign(arrays[name])
-        return record.history
+        newest = ""
+        while urls := [item.url for item in objects.list_objects(self.url) if item.url.endswith(".json")]:
+            previous, newest = newest, urls[-1]
+            try:
+                record = records.read(newest, Checkpoint)
+                data = records.get(self._variables(record.inputs.epoch), record.variables)
+            except AbsentError:
+                if newest == previous:
+                    raise
+                continue  # another pod of this training has replaced it since the listing
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                for variable, name in zip(_variables(model), arrays.files, strict=True):
+                    variable.assign(arrays[name])
+            return record.history
+        return []
 
     def clear(self) -> None:
         """Remove all checkpoints; the model is complete."""
         for item in reversed(objects.list_objects(self.url)):
             objects.remove(item.url)
 
-    def _variables(self, epoch: int, sha256: str) -> str:
-        return objects.join(self.url, f"{epoch:04d}-{sha256}.npz")
+    def _variables(self, epoch: int) -> Callable[[str], str]:
+        return lambda sha256: objects.join(self.url, f"{epoch:04d}-{sha256}.npz")
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

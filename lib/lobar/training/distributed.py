@@ -29,22 +29,22 @@ def prepare(model: keras.Model) -> None:
         model.test_on_batch(whole, whole)
 
 
-def batch_size(model: keras.Model, wanted: int, images: int) -> int:
-    """The batch size to use: at most the wanted one and the number of images, and a multiple of the GPUs.
+def batch_size(model: keras.Model, requested: int, images: int) -> int:
+    """The batch size to use: at most the requested one and the number of images, and a multiple of the GPUs.
 
     Raises InputError if no image is left.
     """
     count = _count(model)
-    size = min(wanted, images)
+    size = min(requested, images)
     size -= size % count
     if size == 0:
         raise InputError(
-            f"batch_size {wanted} and {images} training images for {count} GPUs: each GPU needs one image "
+            f"batch_size {requested} and {images} training images for {count} GPUs: each GPU needs one image "
             "per step; use a larger batch, more images or fewer GPUs"
         )
-    if size < wanted:
+    if size < requested:
         shared = f" for {count} GPUs" if count > 1 else ""
-        log.warning("%d training images%s: the batch shrinks from %d to %d", images, shared, wanted, size)
+        log.warning("%d training images%s: the batch shrinks from %d to %d", images, shared, requested, size)
     return size
 
 

@@ -12,7 +12,7 @@ with console.quiet():
     import keras
     from keras import layers, ops
 
-    ops.zeros(1)  # looks for devices now; its messages would come in mid-run otherwise
+    ops.zeros(1)  # looks for devices now; otherwise its messages would appear during the run
 
 __all__ = ["keras", "layers", "load", "ops"]
 
@@ -20,7 +20,7 @@ __all__ = ["keras", "layers", "load", "ops"]
 def load(model: Model, sha256: str) -> keras.Model:
     """A model's network from its Keras file.
 
-    Raises InputError if the file is another one, is no network, or holds code: no code from a store is run.
+    Raises InputError if the file was altered, is not a network, or contains code, which is never run.
     """
     data = records.get(model.keras, sha256)
     with tempfile.TemporaryDirectory() as scratch:

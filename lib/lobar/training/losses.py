@@ -43,10 +43,7 @@ def mean_iou(truth: Any, predicted: Any) -> Any:
 
     Source: the notebook, whose "union" is the sum of both areas; an empty mask scores well on negatives.
     """
-    predicted = ops.round(predicted)
-    intersection = ops.sum(truth * predicted, axis=[1, 2, 3])
-    areas = ops.sum(truth, axis=[1, 2, 3]) + ops.sum(predicted, axis=[1, 2, 3])
-    return ops.mean((intersection + 1.0) / (areas - intersection + 1.0))
+    return ops.mean(_soft_iou(truth, ops.round(predicted), axis=[1, 2, 3]))
 
 
 def _soft_iou(truth: Any, predicted: Any, axis: list[int] | None) -> Any:

@@ -11,13 +11,13 @@ from lobar.training.recipe import Network, Recipe
 def notebook(image_size: int, channels: int, blocks: int, depth: int) -> keras.Model:
     """The notebook's residual network: (size, size, 1) floats in 0..1 -> probabilities, same shape.
 
-    `depth` times the sides are halved and the channels doubled, `blocks` residual blocks each; the head's
+    Each of `depth` stages halves the sides, doubles the channels and has `blocks` residual blocks. The head's
     coarse grid is repeated up to the input's size. 12,727,969 parameters at (256, 32, 2, 4).
     """
     inputs = keras.Input((image_size, image_size, 1))
     x = layers.Conv2D(channels, 3, padding="same", use_bias=False)(inputs)
     x = _stages(x, channels, blocks, depth)[-1]
-    # float32 under mixed precision too: a probability near 1 has no room in 16 bits
+    # float32 under mixed precision too: 16 bits cannot represent a probability near 1
     x = layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")(_norm_relu(x))
     outputs = layers.UpSampling2D(2**depth, dtype="float32")(x)
     return keras.Model(inputs, outputs, name="notebook")
@@ -64,9 +64,7 @@ def _merged(coarse: keras.KerasTensor, fine: keras.KerasTensor) -> keras.KerasTe
 
 
 def _smooth_head(x: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
-    """Probabilities at the input's size from a coarser grid: its logits are enlarged bilinearly, then the
-    sigmoid.
-    """
+    """Probabilities at the input's size: the sigmoid of a coarser grid's logits, enlarged bilinearly."""
     logits = layers.Conv2D(1, 1, dtype="float32")(_norm_relu(x))
     factor = image_size // x.shape[1]
     logits = layers.UpSampling2D(factor, interpolation="bilinear", dtype="float32")(logits)

@@ -11,30 +11,30 @@ CALIBRATION_IMAGES = 300
 
 
 def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
-    """Write a network's twin whose convolutions, but for the head's, multiply 8-bit integers.
+    """Write the network with convolutions in 8-bit integers, except for the head's.
 
-    levels (images, size, size) are training images in the network's own integers; their first
-    CALIBRATION_IMAGES say how far each layer's values reach. What is written depends on nothing else.
+    levels (images, size, size) are training images in the network's own integers; the first
+    CALIBRATION_IMAGES of them set the range of each layer's values. The result depends on nothing else.
     """
     import nncf
     import openvino as ov
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    chosen = levels[:CALIBRATION_IMAGES, None, ..., None]
-    with redirect_stdout(io.StringIO()):  # NNCF draws progress bars, in a pod too
+    calibration = levels[:CALIBRATION_IMAGES, None, ..., None]
+    with redirect_stdout(io.StringIO()):  # NNCF prints progress bars, even in a pod
         model = ov.Core().read_model(network)
         convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
         quantized = nncf.quantize(
             model,
-            nncf.Dataset(chosen),
-            # few images have an opacity: the range of most would cut its logits off
+            nncf.Dataset(calibration),
+            # few images have an opacity: a range from the other images would clip its logits
             ignored_scope=nncf.IgnoredScope(
                 names=[op.get_friendly_name() for op in convolutions[-1:]],
                 types=["Interpolate"],
                 validate=False,
             ),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(chosen),
+            subset_size=len(calibration),
             # the slower correction halves the error of small networks, and takes seconds
             fast_bias_correction=False,
         )

@@ -64,7 +64,7 @@ class Recipe:
 
 
 def names() -> list[str]:
-    """The recipes that lobar brings."""
+    """The names of the recipes in this package."""
     folder = files("lobar.training") / "recipes"
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
@@ -81,7 +81,8 @@ def load(name: str, changes: str = "") -> Recipe:
         text = objects.read(name).decode(errors="replace")
     else:
         raise InputError(
-            f"recipe {name}: there is no such recipe; choose {', '.join(names())}, or the URL of a YAML file"
+            f"recipe {name}: there is no such recipe; choose {', '.join(names())}, or the URL of a YAML file",
+            setting="recipe",
         )
     values = _mapping(text, f"recipe {name}")
     recipe = _recipe(values | _changes(changes), f"recipe {name}")

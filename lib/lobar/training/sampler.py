@@ -43,7 +43,7 @@ def load(exams: list[Exam], recipe: Recipe, name: str) -> tuple[Split, list[Reje
     shape = (len(exams), recipe.image_size, recipe.image_size)
     dtype = np.dtype(recipe.sampling.dtype)
     if math.prod(shape) * dtype.itemsize > MEMORY_MAP_BYTES:
-        # a file without a name: nothing is left of it, however the training ends
+        # a file without a name: the system removes it, however the training ends
         with tempfile.TemporaryFile() as file:
             images: np.ndarray = np.memmap(file, dtype, "w+", shape=shape)
     else:
@@ -74,9 +74,8 @@ def batches(
     flipped = rng.random(len(order)) > 0.5
 
     def batch(start: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = slice(start, start + batch_size)
-        images, masks = split.images[order[chosen]], split.masks(order[chosen])
-        flip = flipped[chosen]
+        indices, flip = order[start : start + batch_size], flipped[start : start + batch_size]
+        images, masks = split.images[indices], split.masks(indices)
         images[flip], masks[flip] = images[flip, :, ::-1], masks[flip, :, ::-1]
         return images[..., None], masks[..., None]
 
@@ -94,6 +93,6 @@ def _order(split: Split, positive_fraction: float, rng: np.random.Generator) -> 
     positive = np.array([bool(exam.boxes) for exam in split.exams])
     if positive_fraction == 0 or positive.all() or not positive.any():
         return rng.permutation(count)
-    wanted = round(positive_fraction * count)
-    kinds = ((wanted, np.flatnonzero(positive)), (count - wanted, np.flatnonzero(~positive)))
+    positives = round(positive_fraction * count)
+    kinds = ((positives, np.flatnonzero(positive)), (count - positives, np.flatnonzero(~positive)))
     return rng.permutation(np.concatenate([np.resize(rng.permutation(kind), size) for size, kind in kinds]))

@@ -69,8 +69,8 @@ def fit(
         started = time.monotonic()
         learning_rate = cosine(number, recipe.schedule_epochs or recipe.epochs, recipe.learning_rate)
         model.optimizer.learning_rate = learning_rate
-        drawn = batches(train, recipe, seed, batch_size, number)
-        metrics = _train(model, drawn, len(train.exams) // batch_size, f"epoch {number + 1}")
+        epoch_batches = batches(train, recipe, seed, batch_size, number)
+        metrics = _train(model, epoch_batches, len(train.exams) // batch_size, f"epoch {number + 1}")
         metrics |= {f"val_{name}": value for name, value in validate(model, valid, batch_size).items()}
         epoch = Epoch(number + 1, learning_rate, **metrics)
         _check_finite(epoch)
@@ -85,7 +85,7 @@ def fit(
 
 
 def _train(
-    model: keras.Model, drawn: Iterator[tuple[np.ndarray, np.ndarray]], steps: int, name: str
+    model: keras.Model, epoch_batches: Iterator[tuple[np.ndarray, np.ndarray]], steps: int, name: str
 ) -> dict[str, float]:
     """One epoch: the mean of each metric over its images."""
     logs = [
@@ -95,7 +95,7 @@ def _train(
                 distributed.share(model, images), distributed.share(model, masks), return_dict=True
             ),
         )
-        for images, masks in console.progress(drawn, steps, name)
+        for images, masks in console.progress(epoch_batches, steps, name)
     ]
     return _means(logs)
 

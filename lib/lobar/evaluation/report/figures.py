@@ -15,8 +15,6 @@ from lobar.evaluation.bootstrap import Interval
 from lobar.evaluation.record import SYSTEMS
 
 TRUTH, PREDICTED, FAINT = "#3b82f6", "#ef4444", "#9ca3af"
-
-
 # drawn in this colour, lines and texts get the colour of the page's text, which is light on a dark screen
 INK = "#0a0b0c"
 
@@ -108,8 +106,8 @@ def svg(figure: Figure, name: str) -> str:
     """A figure as SVG to put into an HTML page; equal figures of one name are equal texts."""
     body = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(body, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(body, format="svg", transparent=True, metadata=no_metadata)
     text = body.getvalue()
     # in HTML the namespaces are known, and the page sets the size
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text[text.index("<svg") :])

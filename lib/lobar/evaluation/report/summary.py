@@ -1,4 +1,4 @@
-"""One page about a workflow that has ended: what failed and why, and what it left in storage."""
+"""One page about a workflow that has ended: what failed and why, and what it stored."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -42,8 +42,8 @@ def ended(workflow: str, status: str, seconds: float, failures: str) -> list[str
     return lines
 
 
-def left(model: Model | None, prediction: Prediction | None, champions: Registry | None) -> list[str]:
-    """What the workflow left in storage, or that it is not there; never raises for what it cannot read."""
+def stored(model: Model | None, prediction: Prediction | None, champions: Registry | None) -> list[str]:
+    """What the workflow stored; a part that is missing or unreadable is reported, never raised."""
     parts: list[tuple[str, Callable[[], Iterator[str]]]] = []
     if model:
         parts.append((f"model {model.url}", lambda: _model(model)))
