@@ -175,7 +175,7 @@ def write_data(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Shared by all workers of pytest-xdist: the first one creates it, the others wait. Tests only read it."""
+    """Shared by all workers of pytest-xdist: the first one creates it, others wait. Tests only read it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     root, output = shared / "world", shared / "world.stdout"
