@@ -39,7 +39,7 @@ WHOLE_TARGETS = {"float32": "", "bfloat16": "×5", "int8": "×8.5"}
 
 @dataclass(frozen=True)
 class Bench:
-    """Synthetic images, the notebook's network with the same weights for both sides, and make run's network.
+    """Synthetic images, the notebook's network with the same weights for both, and make run's network.
 
     model: the network for lobar. network: the same for the notebook's code. demo: make run's network.
     """
@@ -98,7 +98,7 @@ def _job(*arguments: str) -> None:
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Each step, then the whole prediction from storage to CSV, then whole processes."""
+    """Each step, then the complete prediction from storage to CSV, then complete processes."""
     paths = bench.paths[:BATCH]
     bodies = [path.read_bytes() for path in paths]
     yield from _decoding(paths, bodies)
@@ -154,7 +154,7 @@ def _peak_gflops() -> float:
 
 
 def _boxes() -> Row:
-    """Maps as the notebook's output layer makes them, each with many regions; lobar is faster without any."""
+    """Maps as the notebook's output layer makes them, each with many regions; with fewer, lobar is faster."""
     cells = np.random.default_rng(0).beta(0.4, 0.8, (5, 16, 16)).astype(np.float32)
     maps = cells.repeat(16, 1).repeat(16, 2)
     seconds = median_seconds(
@@ -211,7 +211,7 @@ def _sampling(bench: Bench) -> Row:
 
 
 def _processes(bench: Bench) -> Iterator[Row]:
-    """Time of whole processes, to `--help` and to the first box, and their peak memory."""
+    """Time of complete processes, to `--help` and to the first box, and their peak memory."""
     seconds = median(run("merge-submission", "--help")[0] for _ in range(ROUNDS))
     yield Row("duration of merge-submission --help", "", f"{seconds:.2f} s", "", "0.5 s")
     for count in (1, IMAGES, 10 * IMAGES):

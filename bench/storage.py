@@ -56,7 +56,7 @@ def _compare(network: str, endpoint: str, targets: dict[str, str]) -> Iterator[R
     plain = fsspec.filesystem("s3", skip_instance_cache=True)
     single = fsspec.filesystem("s3", skip_instance_cache=True, max_concurrency=1)
     ways: dict[str, Callable[[], int]] = {
-        "lobar": lambda: _count_whole(items),
+        "lobar": lambda: _count_complete(items),
         "fs.cat": lambda: len(plain.cat(urls)),
         "one at a time": lambda: len([single.cat_file(url) for url in urls[:ONE_AT_A_TIME]]),
     }
@@ -92,8 +92,8 @@ def peak_megabytes(endpoint: str, times: int) -> int:
     return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-def _count_whole(items: list[objects.Object]) -> int:
-    """Read objects with lobar, and count those that came whole."""
+def _count_complete(items: list[objects.Object]) -> int:
+    """Read objects with lobar, and count those of the expected size."""
     bodies = (body for _, body in objects.read_many(items))
     return sum(isinstance(body, bytes) and len(body) == OBJECT_BYTES for body in bodies)
 
@@ -101,7 +101,7 @@ def _count_whole(items: list[objects.Object]) -> int:
 def read_all(times: int) -> int:
     """Read the set of objects `times` times, and return this process' peak memory in megabytes."""
     items = objects.list_objects(ROOT) * times
-    assert _count_whole(items) == len(items)
+    assert _count_complete(items) == len(items)
     return peak.megabytes()
 
 

@@ -33,7 +33,7 @@ class Row:
 
 
 def median_seconds(**functions: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each function over ROUNDS rounds; they alternate, so other load affects all alike."""
+    """Median seconds of each function over ROUNDS rounds; alternating, so other load affects all equally."""
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(ROUNDS):
         for name, function in functions.items():
@@ -76,7 +76,7 @@ def head(columns: Sequence[str]) -> list[str]:
 
 
 def write_section(document: Path, target: str, text: str) -> None:
-    """Replace what `make TARGET` measured in a document, between its two comments; the rest stays."""
+    """Replace the measurements of `make TARGET` in a document, between two comments; keep the rest."""
     start, end = (f"<!-- measured by make {target}: {edge} -->" for edge in ("start", "end"))
     section = f"{start}\n{text.strip()}\n{end}"
     old = document.read_text() if document.exists() else f"{start}\n{end}\n"

@@ -1,4 +1,4 @@
-"""What else goes wrong around a job: no room, no memory, records of another time or another hand."""
+"""Other failures: a killed process, a full disk, no memory, and records that are old, altered or corrupt."""
 
 import json
 import re
@@ -18,24 +18,24 @@ JOBS = f"{sys.executable} -m jobs"
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Each object's bytes, a record's without its time; parts of what was not finished do not count."""
-    found: dict[str, Any] = {}
+    """Each object's bytes, of a record without its time; hidden parts of unfinished objects are left out."""
+    objects: dict[str, Any] = {}
     for path in folder.rglob("*"):
         if path.is_file() and not path.name.startswith("."):
-            found[str(path.relative_to(folder))] = path.read_bytes()
+            objects[str(path.relative_to(folder))] = path.read_bytes()
             if path.suffix == ".json":
-                found[str(path.relative_to(folder))] = {**json.loads(path.read_bytes()), "created": ""}
-    return found
+                objects[str(path.relative_to(folder))] = {**json.loads(path.read_bytes()), "created": ""}
+    return objects
 
 
 @pytest.mark.parametrize("job", ["label-index", "plan", "predict", "merge-submission"])
-def test_a_process_killed_at_several_moments_leaves_only_whole_objects(
-    job: str, world: World, tmp_path: Path
+def test_a_process_killed_at_several_moments_leaves_only_complete_objects(
+    job: str, world: World, run: Run, tmp_path: Path
 ) -> None:
-    data, given = world.root / "data", world.place("predictions")
+    data, prediction = world.root / "data", world.place("predictions")
 
-    def place_of(name: str) -> tuple[Path, list[str]]:
-        place = tmp_path / name
+    def prepare(name: str) -> tuple[Path, list[str]]:
+        folder = tmp_path / name
         options: list[object] = []
         if job == "label-index":
             options = [
@@ -44,61 +44,62 @@ def test_a_process_killed_at_several_moments_leaves_only_whole_objects(
                 "--images",
                 data / "train_images",
                 "--out",
-                place,
+                folder,
             ]
             options += ["--valid-fraction", 0.3]
         elif job == "plan":
-            options = ["--model", world.place("models"), "--images", data / "test_images", "--out", place]
+            options = ["--model", world.place("models"), "--images", data / "test_images", "--out", folder]
             options += ["--shards", 3]
         else:
-            shutil.copytree(given, place)
-            for made in ("submission.csv", "submission.json", "rejected.csv"):
-                (place / made).unlink()
+            shutil.copytree(prediction, folder)
+            for result in ("submission.csv", "submission.json", "rejected.csv"):
+                (folder / result).unlink()
             if job == "predict":
-                shutil.rmtree(place / "shards")
+                shutil.rmtree(folder / "shards")
             options = [
                 "--prediction",
-                place,
+                folder,
                 *(["--shard", 1, "--max-rejected", 1] if job == "predict" else []),
             ]
-        return place, [sys.executable, "-m", "jobs", job, *map(str, options)]
+        return folder, [sys.executable, "-m", "jobs", job, *map(str, options)]
 
-    place, command = place_of("undisturbed")
+    folder, command = prepare("undisturbed")
     started = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
-    seconds, wanted = time.monotonic() - started, contents(place)
-    for share in (0.6, 0.8, 0.95):
-        place, command = place_of(f"killed-{share}")
+    seconds, expected = time.monotonic() - started, contents(folder)
+    for fraction in (0.6, 0.8, 0.95):
+        folder, command = prepare(f"killed-{fraction}")
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(share * seconds)
+        time.sleep(fraction * seconds)
         process.kill()
         process.wait()
-        assert contents(place).items() <= wanted.items()
-        subprocess.run(command, check=True, capture_output=True)
-        assert contents(place) == wanted
+        assert contents(folder).items() <= expected.items()
+        status, _, stderr = run(*command[3:])
+        assert status == 0, stderr
+        assert contents(folder) == expected
 
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> str:
-    """A folder for a shell line of its own to mount a small disk on."""
+    """A folder where a shell script in its own namespace can mount a small disk."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if shutil.which("unshare") is None:
-        pytest.skip("no full disk: unshare (util-linux) is not here")
+        pytest.skip("no full disk: unshare (util-linux) is not installed")
     mount = [*OWN_NAMESPACE, f"mount -t tmpfs -o size=64k none {folder}"]
-    tried = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"no full disk: a tmpfs cannot be mounted in a namespace here: {tried.stderr.strip()}")
+    attempt = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if attempt.returncode:
+        pytest.skip(f"no full disk: a tmpfs cannot be mounted in a namespace: {attempt.stderr.strip()}")
     return str(folder)
 
 
-def test_a_full_disk_ends_with_75_and_leaves_nothing_half(full_disk: str, tmp_path: Path) -> None:
-    """With room the same command then goes on to the bytes that it would have made at once."""
+def test_a_full_disk_exits_with_75_and_leaves_only_complete_objects(full_disk: str, tmp_path: Path) -> None:
+    """With free space, the same command then succeeds, with the same bytes as on a disk with enough space."""
     write_data(tmp_path)
     command = (
         f"{JOBS} label-index --labels {tmp_path}/data/train_labels.csv --images {tmp_path}/data/train_images"
     )
-    line = f"""
+    script = f"""
         mount -t tmpfs -o size=64k none {full_disk}
         head -c 56k /dev/zero > {full_disk}/filler
         {command} --valid-fraction 0.3 --out {full_disk}/d; echo status $?
@@ -108,7 +109,7 @@ def test_a_full_disk_ends_with_75_and_leaves_nothing_half(full_disk: str, tmp_pa
         cp {full_disk}/d/index-*.parquet {tmp_path}
         {command} --valid-fraction 0.3 --out {tmp_path}/d > {tmp_path}/log
     """
-    done = subprocess.run([*OWN_NAMESPACE, line], capture_output=True, text=True, check=True)
+    done = subprocess.run([*OWN_NAMESPACE, script], capture_output=True, text=True, check=True)
     first, *files, second = done.stdout.split("\n")[:-1]
     assert (first, second) == ("status 75", "status 0"), done.stderr
     assert all(re.fullmatch(r"index-\w{64}\.parquet", name) for name in files)
@@ -117,17 +118,19 @@ def test_a_full_disk_ends_with_75_and_leaves_nothing_half(full_disk: str, tmp_pa
     assert index.read_bytes() == (tmp_path / "d" / index.name).read_bytes()
 
 
-def test_want_of_memory_says_what_to_raise(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(*_: object) -> None:
+def test_out_of_memory_error_names_the_limit_to_raise(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("lobar.inference.submission._checked_table", no_room)
-    status, _, said = run("merge-submission", "--prediction", world.place("predictions"))
+    monkeypatch.setattr("lobar.inference.submission._checked_table", out_of_memory)
+    status, _, stderr = run("merge-submission", "--prediction", world.place("predictions"))
     assert status == 2
-    assert said.startswith(
+    assert stderr.startswith(
         "error: python -m jobs merge-submission: out of memory; raise its memory limit (limits.memory"
     )
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize(
@@ -146,28 +149,30 @@ def test_want_of_memory_says_what_to_raise(world: World, run: Run, monkeypatch: 
         ("predictions", "shards/0001.json", "table", ["merge-submission", "--prediction", "{}"]),
     ],
 )
-def test_a_record_of_another_version_or_hand_is_named(
+def test_a_record_without_a_required_field_is_named(
     world: World, run: Run, tmp_path: Path, kind: str, record: str, key: str, job: list[str]
 ) -> None:
-    place = tmp_path / kind
-    shutil.copytree(world.place(kind), place)
-    altered = json.loads((place / record).read_text())
+    folder = tmp_path / kind
+    shutil.copytree(world.place(kind), folder)
+    altered = json.loads((folder / record).read_text())
     del altered[key]
-    (place / record).write_text(json.dumps(altered))
-    filled = [part.replace("{}", str(place)).replace("DATASET", str(world.place("datasets"))) for part in job]
-    status, _, said = run(*filled)
-    assert status == 2, said
-    line = said.splitlines()[-1]
-    assert line.startswith(f"error: file://{place}/{record}: ")
+    (folder / record).write_text(json.dumps(altered))
+    filled = [
+        part.replace("{}", str(folder)).replace("DATASET", str(world.place("datasets"))) for part in job
+    ]
+    status, _, stderr = run(*filled)
+    assert status == 2, stderr
+    line = stderr.splitlines()[-1]
+    assert line.startswith(f"error: file://{folder}/{record}: ")
     assert f"`{key}`" in line
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": 1}', b'"text"'])
-def test_a_record_that_is_none_is_named(world: World, run: Run, tmp_path: Path, content: bytes) -> None:
-    place = tmp_path / "p"
-    shutil.copytree(world.place("predictions"), place)
-    (place / "plan.json").write_bytes(content)
-    status, _, said = run("predict", "--prediction", place, "--shard", 0)
+def test_a_file_that_is_not_a_record_is_named(world: World, run: Run, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "p"
+    shutil.copytree(world.place("predictions"), folder)
+    (folder / "plan.json").write_bytes(content)
+    status, _, stderr = run("predict", "--prediction", folder, "--shard", 0)
     assert status == 2
-    assert said.splitlines()[-1].startswith(f"error: file://{place}/plan.json: not a ")
+    assert stderr.splitlines()[-1].startswith(f"error: file://{folder}/plan.json: not a ")

@@ -1,4 +1,4 @@
-"""Names that mean something to a shell, a glob, a URL or a spreadsheet are names and nothing else."""
+"""Names with a special meaning to a shell, a glob, a URL or a spreadsheet are handled as plain text."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ LABELS = "; touch pwned #.csv"
 
 @pytest.fixture(params=["folder", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A folder and a bucket, each with an image of every name and a label table with such a name."""
+    """A folder and a bucket, each with one image per name, and a label table with a special name."""
     if request.param == "folder":
         fill(str(tmp_path))
         yield str(tmp_path)
@@ -73,8 +73,8 @@ def test_images_of_any_name_are_indexed_and_predicted(
     assert not list(Path.cwd().glob("pwned*"))
 
 
-def test_an_object_outside_its_prefix_is_not_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some stores keep keys with '..' as they are."""
+def test_an_object_outside_the_prefix_is_not_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some stores do not normalize keys with '..'."""
     keys = ["a.dcm", "../b.dcm", "x/../c.dcm", "../../etc/passwd"]
     objects = [store.Object(f"s3://bucket/images/{key}", 9, "e") for key in keys]
     monkeypatch.setattr(store, "list_objects", lambda url: objects)

@@ -34,7 +34,7 @@ def weights() -> keras.Model:
     core = model.layers[-1]
     for layer in core.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            # the initial statistics, which are not trained here, would make all maps alike
+            # the initial statistics, which are not trained here, would make all maps equal
             layer.moving_variance.assign(0.05 * np.ones(layer.moving_variance.shape))
     head = next(layer for layer in core.layers if layer.name.startswith("conv2d") and layer.use_bias)
     logits = keras.Model(core.input, head.input)(np.random.default_rng(0).random((4, 256, 256, 1)))
@@ -45,8 +45,8 @@ def weights() -> keras.Model:
 
 @pytest.fixture
 def engine(weights: keras.Model, tmp_path: Path) -> OpenVino:
-    place = Model(str(tmp_path))
-    return OpenVino(place, export.export(weights, place, CALIBRATION), "float32")
+    model = Model(str(tmp_path))
+    return OpenVino(model, export.export(weights, model, CALIBRATION), "float32")
 
 
 @pytest.fixture(params=["synthetic", "real"])
@@ -86,7 +86,7 @@ def test_all_real_labels_equal_the_notebooks_dictionary(real_data: Path, tmp_pat
 
 
 def check_labels(table: Path) -> tuple[int, int, int]:
-    """Compare both readings of a table; returns its patients, positives and boxes."""
+    """Compare both readers of label tables; returns the numbers of patients, positives and boxes."""
     truth = read_labels(table.read_bytes(), table.name)
     positive = {patient: [list(corners(box)) for box in boxes] for patient, boxes in truth.items() if boxes}
     assert positive == notebook.read_locations(table)
@@ -94,21 +94,21 @@ def check_labels(table: Path) -> tuple[int, int, int]:
     return len(truth), len(positive), sum(map(len, positive.values()))
 
 
-def test_the_same_decoded_pixels_give_the_same_boxes(
+def test_boxes_on_the_same_decoded_pixels_equal_the_notebooks(
     weights: keras.Model, engine: OpenVino, images: list[Path]
 ) -> None:
     expected_rows = notebook.predict(weights.layers[-1], images)
-    found = boxes_of(
+    detected = boxes_of(
         engine, np.stack([dicom.notebook_sampling(notebook.decode(path), 256) for path in images])
     )
-    assert sum(map(len, found)) > len(images) / 2
-    for path, boxes in zip(images, found, strict=True):
+    assert sum(map(len, detected)) > len(images) / 2
+    for path, boxes in zip(images, detected, strict=True):
         expected = parse_prediction_string(expected_rows[path.stem])
         assert [corners(box) for box in boxes] == [corners(box) for box in expected]
         assert [b.confidence for b in boxes] == pytest.approx([b.confidence for b in expected], abs=1e-5)
 
 
-def test_with_its_own_jpeg_decoder_each_finds_nearly_the_same_boxes(
+def test_boxes_with_lobars_jpeg_decoder_nearly_equal_the_notebooks(
     weights: keras.Model, engine: OpenVino, images: list[Path]
 ) -> None:
     expected_rows = notebook.predict(weights.layers[-1], images)

@@ -1,4 +1,4 @@
-"""The whole workflow on a small data set; the bytes of its results depend only on its inputs."""
+"""The whole workflow on a small dataset; the bytes of its results depend only on its inputs."""
 
 import csv
 import shutil
@@ -25,13 +25,13 @@ def submission_of(path: Path) -> dict[str, str]:
     return dict(body)
 
 
-def test_every_test_image_has_its_row_in_hash_order(world: World) -> None:
+def test_every_test_image_has_one_row_in_hash_order(world: World) -> None:
     rows = submission_of(world.root / "submission.csv")
     assert sorted(rows) == sorted(["broken", *(f"t{i}" for i in range(20))])
     assert list(rows) == sorted(rows, key=order_key)
 
 
-def test_boxes_are_the_squares_and_empty_rows_are_empty(world: World) -> None:
+def test_boxes_match_the_squares_and_some_rows_are_empty(world: World) -> None:
     rows = submission_of(world.root / "submission.csv")
     scores = []
     for i in range(20):
@@ -46,14 +46,14 @@ def test_boxes_are_the_squares_and_empty_rows_are_empty(world: World) -> None:
     assert "" in rows.values()
 
 
-def test_a_rejected_image_is_named_and_not_mistaken_for_no_finding(world: World) -> None:
+def test_a_rejected_image_has_an_empty_row_and_is_named_as_no_finding(world: World) -> None:
     assert submission_of(world.root / "submission.csv")["broken"] == ""
     rejected = (world.place("predictions") / "rejected.csv").read_text()
     assert rejected == 'patientId,reason\nbroken,"it contains no image, or the file is truncated"\n'
     assert "1 REJECTED, their empty rows are not findings: broken (it contains no image" in world.output
 
 
-def test_the_run_prints_its_results_and_their_places(world: World) -> None:
+def test_the_run_prints_its_results_and_their_urls(world: World) -> None:
     assert f"submission: file://{world.root}/submission.csv" in world.output
     assert f"report: file://{world.root}/report.html" in world.output
     for system in ("tuned operating point", "the notebook's operating point", "no network", "always empty"):
@@ -66,7 +66,7 @@ def test_the_run_prints_its_results_and_their_places(world: World) -> None:
     assert "Not for clinical use" in report
 
 
-def test_the_same_run_again_computes_nothing_and_keeps_every_byte(world: World) -> None:
+def test_a_repeated_run_computes_nothing_and_changes_no_object(world: World) -> None:
     before = {
         path: path.read_bytes() for path in world.root.rglob("*") if path.is_file() and path.suffix != ".json"
     }
@@ -75,7 +75,7 @@ def test_the_same_run_again_computes_nothing_and_keeps_every_byte(world: World) 
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_finished_shard_is_checked_against_a_stricter_share(world: World, run: Run) -> None:
+def test_a_finished_shard_is_rejected_with_a_stricter_limit(world: World, run: Run) -> None:
     results = [run("predict", "--prediction", world.place("predictions"), "--shard", k) for k in range(3)]
     assert sorted(status for status, _, _ in results) == [0, 0, 2]
 
@@ -92,7 +92,7 @@ def test_any_number_of_shards_gives_the_same_submission(
     assert (tmp_path / "p/submission.csv").read_bytes() == (world.root / "submission.csv").read_bytes()
 
 
-def test_a_dataset_made_in_another_place_has_the_same_split_and_boxes(
+def test_a_dataset_in_another_folder_has_the_same_split_and_boxes(
     world: World, run: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(world.root / "data", tmp_path / "data")
@@ -100,10 +100,10 @@ def test_a_dataset_made_in_another_place_has_the_same_split_and_boxes(
     options = ["--labels", data / "train_labels.csv", "--images", data / "train_images", "--groups",
                data / "train_groups.csv", "--valid-fraction", 0.3, "--out", tmp_path / "d"]  # fmt: skip
     assert run("label-index", *options)[0] == 0
-    there, here = (
-        read_index(Dataset(objects.absolute(str(place))))
-        for place in (world.place("datasets"), tmp_path / "d")
+    first, second = (
+        read_index(Dataset(objects.absolute(str(folder))))
+        for folder in (world.place("datasets"), tmp_path / "d")
     )
-    assert [(e.patient_id, e.boxes, e.group, e.split, e.etag) for e in there] == [
-        (e.patient_id, e.boxes, e.group, e.split, e.etag) for e in here
+    assert [(e.patient_id, e.boxes, e.group, e.split, e.etag) for e in first] == [
+        (e.patient_id, e.boxes, e.group, e.split, e.etag) for e in second
     ]

@@ -11,7 +11,7 @@ from jobs.__main__ import JOBS, command
 from tests.conftest import Run, World, make_dicom, smooth_noise
 
 PATIENT = "DOE^JOHN"
-# elements in which a modality may write about a patient, and those that lobar reads
+# elements that may contain patient data, and elements that lobar reads
 IDENTIFYING = {
     "PatientName": PATIENT,
     "PatientID": PATIENT,
@@ -29,7 +29,7 @@ UNREADABLE: list[dict[str, object]] = [
 ]
 
 
-def everything(folder: Path) -> bytes:
+def all_bytes(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
 
 
@@ -60,7 +60,7 @@ def test_no_header_value_reaches_a_log_or_an_object(world: World, run: Run, tmp_
     assert [status for status, _, _ in results] == [2, 0, 0, 2, 0, 0]
     for text in ("DOE", "JOHN"):
         assert all(text not in output + errors for _, output, errors in results)
-        assert text.encode() not in everything(out)
+        assert text.encode() not in all_bytes(out)
 
 
 def test_no_job_takes_a_secret_as_an_option() -> None:
@@ -70,7 +70,7 @@ def test_no_job_takes_a_secret_as_an_option() -> None:
         assert not [name for name in options if re.search("secret|password|token|key|credential", name)]
 
 
-def test_workflows_pass_parameters_to_programs_and_to_no_shell() -> None:
+def test_workflows_pass_parameters_to_programs_and_never_to_a_shell() -> None:
     for path in Path("workflows").glob("*.yaml"):
         for document in yaml.safe_load_all(path.read_text()):
             for container in values_of(document, "container"):

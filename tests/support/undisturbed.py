@@ -160,7 +160,8 @@ def run_undisturbed(requests: list[str], folder: str, *command: Any) -> Job:
     before, first, started = read_objects(folder), len(requests), time.monotonic()
     assert main([str(argument) for argument in command]) == 0
     seconds = time.monotonic() - started
-    return Job([*command], folder, before, read_objects(folder), requests[first:], seconds)
+    sent = requests[first:]  # without those of read_objects
+    return Job([*command], folder, before, read_objects(folder), sent, seconds)
 
 
 def run_all(root: str, requests: list[str], labelled: int = 24, new: int = 10) -> dict[str, Job]:

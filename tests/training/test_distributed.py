@@ -12,6 +12,7 @@ from lobar.core.errors import InputError
 from lobar.training import distributed
 
 TRAINING = """
+import logging
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from lobar.data.index import Exam
 from lobar.training import recipe, trainer
 from lobar.training.checkpoints import Checkpoints
 from lobar.training.sampler import Split
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 def split(images, seed):
     boxes = [(Box(4, 4, 20, 16),) if i % 2 else () for i in range(images)]

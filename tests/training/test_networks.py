@@ -33,13 +33,13 @@ def layer_list(model: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
     return [(type(layer).__name__, tuple(layer.output.shape)) for layer in model.layers]
 
 
-def test_the_notebooks_layers_and_parameters() -> None:
+def test_layers_and_parameter_count_equal_the_notebooks() -> None:
     ours, theirs = networks.notebook(256, 32, 2, 4), notebook.create_network(256, 32, 2, 4)
     assert ours.count_params() == 12_727_969
     assert layer_list(ours) == layer_list(theirs)
 
 
-def test_the_notebooks_weights_give_the_notebooks_output() -> None:
+def test_output_with_the_notebooks_weights_equals_the_notebooks() -> None:
     ours, theirs = networks.notebook(64, 4, 2, 3), notebook.create_network(64, 4, 2, 3)
     ours.set_weights(theirs.get_weights())
     images = np.random.default_rng(0).random((3, 64, 64, 1)).astype(np.float32)
@@ -47,7 +47,7 @@ def test_the_notebooks_weights_give_the_notebooks_output() -> None:
 
 
 @pytest.mark.parametrize("sampling", Sampling)
-def test_integers_are_scaled_inside(sampling: Sampling) -> None:
+def test_the_network_scales_integers_itself(sampling: Sampling) -> None:
     model = networks.create(small(sampling=sampling))
     levels = (
         np.random.default_rng(0).integers(0, sampling.max_value + 1, (2, 32, 32, 1)).astype(sampling.dtype)
@@ -57,12 +57,12 @@ def test_integers_are_scaled_inside(sampling: Sampling) -> None:
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("depth", [2, 3])
-def test_openvino_computes_what_keras_does(name: str, depth: int, tmp_path: Path) -> None:
+def test_openvino_output_equals_keras(name: str, depth: int, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     model = networks.create(small(name, depth))
     levels = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
-    place = Model(str(tmp_path))
-    engine = OpenVino(place, export.export(model, place, levels), "float32")
+    folder = Model(str(tmp_path))
+    engine = OpenVino(folder, export.export(model, folder, levels), "float32")
     ((_, maps),) = engine.maps([(None, levels)])
     assert maps.std() > 0
     np.testing.assert_allclose(maps, np.asarray(model(levels[..., None]))[..., 0], atol=1e-5)
@@ -85,12 +85,12 @@ print(keras.backend.backend())
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_compute_the_same(backend: str, name: str, tmp_path: Path) -> None:
+def test_output_of_other_backends_is_equal(backend: str, name: str, tmp_path: Path) -> None:
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed; lobar itself runs Keras on TensorFlow")
     model = networks.create(small(name, depth=3))
     levels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
-    weights = {str(i): np.asarray(each) for i, each in enumerate(model.weights)}
+    weights = {str(i): np.asarray(array) for i, array in enumerate(model.weights)}
     np.savez(tmp_path / "in.npz", levels=levels, **weights)
     command = [sys.executable, "-c", FORWARD, name, tmp_path / "in.npz", tmp_path / "out.npy"]
     environment = os.environ | {"KERAS_BACKEND": backend}
@@ -100,25 +100,25 @@ def test_other_backends_compute_the_same(backend: str, name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
-def test_the_head_stays_exact_in_int8(name: str, tmp_path: Path) -> None:
-    """Calibrated on images that mostly have no opacity, a head in int8 gave no probability above a half."""
-    place = Model(str(tmp_path))
+def test_the_head_is_not_quantized_in_int8(name: str, tmp_path: Path) -> None:
+    """Calibrated on images of which most have no opacity, an int8 head gave no probability above 0.5."""
+    folder = Model(str(tmp_path))
     levels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8)
-    files = export.export(networks.create(small(name)), place, levels)
+    files = export.export(networks.create(small(name)), folder, levels)
     xml, weights = (
-        records.get(place.network, files.int8_network),
-        records.get(place.weights, files.int8_weights),
+        records.get(folder.network, files.int8_network),
+        records.get(folder.weights, files.int8_weights),
     )
     operations = ov.Core().read_model(xml, weights).get_ordered_ops()
     kinds = [operation.get_type_name() for operation in operations]
     head = len(kinds) - 1 - kinds[::-1].index("Convolution")
     assert kinds[:head].count("FakeQuantize") > 4
-    fed = operations[head].input_value(0).get_node().get_type_name()
-    assert "FakeQuantize" not in [fed, *kinds[head:]]
+    head_input = operations[head].input_value(0).get_node().get_type_name()
+    assert "FakeQuantize" not in [head_input, *kinds[head:]]
 
 
 @pytest.mark.parametrize(("name", "cells"), [(Network.NOTEBOOK, 4), (Network.UNET, 8)])
-def test_the_head_is_as_fine_as_it_says(name: Network, cells: int) -> None:
+def test_the_head_has_the_documented_number_of_cells(name: Network, cells: int) -> None:
     model = networks.NETWORKS[name](32, 4, 1, 3)
     (head,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
     assert head.output.shape == (None, cells, cells, 1)
@@ -141,13 +141,13 @@ def test_losses_and_metric_equal_the_notebooks(batch: int, seed: int, empty: boo
     truth = tf.constant((rng.random((batch, 8, 8, 1)) > (1 if empty else 0.6)).astype(np.float32))
     predicted = tf.constant(rng.random((batch, 8, 8, 1)).astype(np.float32))
     for name in ("iou_loss", "iou_bce_loss", "mean_iou"):
-        found = np.asarray(getattr(losses, name)(truth, predicted))
-        np.testing.assert_allclose(found, getattr(notebook, name)(truth, predicted), rtol=1e-6)
+        value = np.asarray(getattr(losses, name)(truth, predicted))
+        np.testing.assert_allclose(value, getattr(notebook, name)(truth, predicted), rtol=1e-6)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 4), st.integers(0, 100))
-def test_the_loss_of_an_image_is_the_notebooks_of_it_alone_in_any_batch(batch: int, seed: int) -> None:
+def test_image_loss_equals_the_notebooks_loss_of_each_image_alone(batch: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth = (rng.random((batch, 8, 8, 1)) > 0.6).astype(np.float32)
     predicted = rng.random((batch, 8, 8, 1)).astype(np.float32)
@@ -158,14 +158,14 @@ def test_the_loss_of_an_image_is_the_notebooks_of_it_alone_in_any_batch(batch: i
 
 @pytest.mark.parametrize("loss", losses.LOSSES.values())
 def test_losses_do_not_overflow_in_half_precision(loss: Callable[..., object]) -> None:
-    """The sum of an image's 512 x 512 pixels is beyond what half precision holds."""
+    """The sum of 512 x 512 pixels exceeds the range of half precision."""
     truth = np.ones((2, 512, 512, 1), np.float16)
-    found = np.asarray(loss(truth, truth))
-    assert np.isfinite(found).all()
-    assert abs(found).max() < 1e-2
+    values = np.asarray(loss(truth, truth))
+    assert np.isfinite(values).all()
+    assert abs(values).max() < 1e-2
 
 
-def test_an_empty_mask_scores_well_by_the_notebooks_metric() -> None:
+def test_the_notebooks_metric_is_high_for_an_always_empty_mask() -> None:
     truth = np.zeros((10, 8, 8, 1), np.float32)
     truth[0, :4] = 1
     assert float(losses.mean_iou(truth, np.zeros_like(truth))) > 0.9

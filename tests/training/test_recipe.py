@@ -17,7 +17,7 @@ def test_every_recipe_of_lobar_loads() -> None:
         assert load(name).init == ""
 
 
-def test_the_notebooks_recipe_is_the_notebooks_system() -> None:
+def test_the_notebook_recipe_equals_the_notebooks_settings() -> None:
     assert load("notebook") == Recipe(
         network=Network.NOTEBOOK,
         channels=32,
@@ -62,7 +62,7 @@ def test_a_recipe_is_read_from_any_url(tmp_path: Path) -> None:
         ("epochs=[1", "change 'epochs=[1': not YAML"),
     ],
 )
-def test_a_wrong_change_lists_what_is_possible(change: str, message: str) -> None:
+def test_a_wrong_change_lists_the_possible_values(change: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         load("demo", change)
     assert message in str(error.value)
@@ -77,7 +77,7 @@ def test_a_wrong_change_lists_what_is_possible(change: str, message: str) -> Non
         ("epochs: [", "not YAML"),
     ],
 )
-def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_recipe_file_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(InputError) as error:
         load(str(tmp_path / "r.yaml"))
@@ -91,7 +91,7 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         load("nowhere.yaml")
 
 
-def test_train_ends_with_2_for_a_wrong_recipe_before_anything_is_loaded(run: Run, tmp_path: Path) -> None:
+def test_train_exits_with_2_for_a_wrong_recipe_before_it_loads_data(run: Run, tmp_path: Path) -> None:
     options = ["train", "--dataset", tmp_path, "--out", tmp_path / "m", "--recipe", "demo"]
     status, _, error = run(*options, "--set", "epoch=4")
     assert status == 2
