@@ -144,6 +144,7 @@ def test_a_patient_in_two_groups_is_an_error() -> None:
         read_groups(b"patientId,group\na,1\na,2\n", "g.csv")
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), min_size=1)
