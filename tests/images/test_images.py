@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lobar.core.version import __version__
+from lobar.workflow import steps
 
 pytestmark = pytest.mark.images
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,31 +97,18 @@ def data(images: Images, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_workflow(root: Path, programs: Path) -> Path:
-    """Run the whole workflow with the `python` that is in `programs`; returns its submission."""
-    command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml", "-p", f"root={root}"]
-    command += ["-p", f"artifacts={root}"]
-    for parameter in PARAMETERS:
-        command += ["-p", parameter]
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return root / "submission.csv"
-
-
 @pytest.fixture(scope="session")
-def submission(images: Images, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def submission(images: Images, data: Path) -> Path:
     """The submission of the whole workflow, each step in its own image with the arguments of its pod."""
-    programs = tmp_path_factory.mktemp("programs")
-    cpu, gpu = (shlex.join(images.command(image, data=data)) for image in ("lobar", "lobar-train"))
-    # a step is `python -m jobs JOB OPTIONS`; the entrypoint of the images is `python -m jobs`
-    script = f"""#!/bin/sh
-shift 2
-case "$1" in train) exec {gpu} "$@" ;; *) exec {cpu} "$@" ;; esac
-"""
-    (programs / "python").write_text(script)
-    (programs / "python").chmod(0o755)
-    return run_workflow(data, programs)
+    given = dict(item.split("=", 1) for item in [*PARAMETERS, f"root={data}", f"artifacts={data}"])
+    manifest = steps.read(ROOT / "workflows/full.yaml", given)
+    for task in manifest.tasks:
+        for step in task.expand({"tasks.plan.outputs.parameters.shards": given["shards"]}):
+            image = "lobar-train" if task.name == "train" else "lobar"
+            done = images.run(image, *step.command[3:], data=data)
+            assert done.returncode == 0, done.stderr
+    assert (data / "figures/shards").read_text() == given["shards"]
+    return data / "submission.csv"
 
 
 def test_the_workflow_makes_the_same_submission_in_containers_as_here(
@@ -129,8 +116,13 @@ def test_the_workflow_makes_the_same_submission_in_containers_as_here(
 ) -> None:
     here = tmp_path / "here"
     shutil.copytree(data / "data", here / "data")
+    command = [sys.executable, "-m", "lobar.workflow", "workflows/full.yaml"]
+    for parameter in [*PARAMETERS, f"root={here}", f"artifacts={here}"]:
+        command += ["-p", parameter]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     text = submission.read_text()
-    assert text == run_workflow(here, Path(sys.executable).parent).read_text()
+    assert text == (here / "submission.csv").read_text()
     assert text.startswith("patientId,PredictionString\n")
     assert text.count("\n") == 10
 
