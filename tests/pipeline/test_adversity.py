@@ -136,7 +136,12 @@ def test_out_of_memory_error_names_the_limit_to_raise(
 @pytest.mark.parametrize(
     ("kind", "record", "key", "job"),
     [
-        ("datasets", "manifest.json", "index", ["train", "--dataset", "{}", "--out", "{}/../m"]),
+        (
+            "datasets",
+            "manifest.json",
+            "index",
+            ["train", "--dataset", "{}", "--out", "{}/../m", "--recipe", "demo"],
+        ),
         (
             "models",
             "release.json",
@@ -168,11 +173,25 @@ def test_a_record_without_a_required_field_is_named(
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"a": 1}', b'"text"'])
-def test_a_file_that_is_not_a_record_is_named(world: World, run: Run, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a JSON record ("),
+        (b"{", "not a JSON record ("),
+        (b"\xff\xfe", "not a JSON record ("),
+        (b"[]", "a record of format None; this lobar reads 1; "),
+        (b"null", "a record of format None; this lobar reads 1; "),
+        (b'{"a": 1}', "a record of format None; this lobar reads 1; "),
+        (b'"text"', "a record of format None; this lobar reads 1; "),
+        (b'{"format": 1}', "not a record of plan ("),
+    ],
+)
+def test_a_file_that_is_not_a_record_is_named(
+    world: World, run: Run, tmp_path: Path, content: bytes, message: str
+) -> None:
     folder = tmp_path / "p"
     shutil.copytree(world.place("predictions"), folder)
     (folder / "plan.json").write_bytes(content)
     status, _, stderr = run("predict", "--prediction", folder, "--shard", 0)
     assert status == 2
-    assert stderr.splitlines()[-1].startswith(f"error: file://{folder}/plan.json: not a ")
+    assert stderr.splitlines()[-1].startswith(f"error: file://{folder}/plan.json: {message}")
