@@ -87,9 +87,8 @@ class Runner:
         results: dict[str, TaskResult] = {}
         outputs: dict[str, str] = {}
         pending: dict[Future[StepResult], tuple[TaskResult, Step]] = {}
-        with ThreadPoolExecutor(
-            self.parallel
-        ) as pool:  # its end waits, so that no step logs after the last line
+        # the end of the block waits, so that no step logs after the last line
+        with ThreadPoolExecutor(self.parallel) as pool:
             try:
                 while order.is_active():
                     for name in order.get_ready():
@@ -220,10 +219,7 @@ def main(
     workflow: Annotated[
         Path, typer.Argument(help="workflow file; its WorkflowTemplate is in the same folder")
     ],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", help="a parameter as NAME=VALUE, as for argo submit; repeat it for more"),
-    ] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE; may be repeated")] = None,
     parallel: Annotated[int, typer.Option(min=1, help="steps that may run at the same time")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands and run nothing")] = False,
 ) -> None:
@@ -240,9 +236,7 @@ def main(
         return
     for step in (step for task in manifest.tasks for step in task.steps):
         if step.command[1:2] == ("-m",) and find_spec(step.command[2]) is None:
-            raise InputError(
-                f"{step.name}: no module {step.command[2]!r}; run in the repository's root folder"
-            )
+            raise InputError(f"{step.name}: no module {step.command[2]!r}; run in the repository's root")
     started = time.monotonic()
     results = Runner(parallel).run(manifest)
     typer.echo(f"{manifest.name}: all done in {time.monotonic() - started:.1f} s")

@@ -73,7 +73,7 @@ class Manifest:
 
 
 def read(path: Path, given: Values) -> Manifest:
-    """The workflow in `path` with the `given` parameters; its WorkflowTemplate is in a YAML file beside it.
+    """The workflow in `path` with the `given` parameters; its WorkflowTemplate is in the same folder.
 
     Raises InputError, with file and field, for everything that the local run does not do as a cluster does.
     """
@@ -159,8 +159,7 @@ def _name(workflow: Field, content: list[object]) -> str:
     if name.value is not None and not cron:
         return name.text()
     start = f"{name.text()}-" if cron else prefix.text()  # as on a cluster
-    text = json.dumps(content, sort_keys=True, default=str)
-    return start + hashlib.sha256(text.encode()).hexdigest()[:8]
+    return start + hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _inputs(template: Field, arguments: Values, values: Values) -> dict[str, str]:
