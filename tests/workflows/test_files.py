@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -121,10 +121,11 @@ def test_every_parameter_is_declared_once_with_a_value_and_a_description() -> No
 
 def test_possible_values_are_those_of_the_jobs() -> None:
     parameters = _spec("lobar.yaml")["arguments"]["parameters"]
+    options = get_type_hints(plan.main)
     assert {each["name"]: each["enum"] for each in parameters if "enum" in each} == {
-        "device": [*plan.Device],
+        "device": [*get_args(options["device"])],
         "precision": ["auto", *engines.PRECISIONS],
-        "operating-point": [*plan.Point],
+        "operating-point": [*get_args(options["operating_point"])],
     }
 
 
