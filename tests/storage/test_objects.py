@@ -273,3 +273,10 @@ def test_plain_paths_are_file_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     assert objects.absolute("a/../b/") == f"file://{tmp_path}/b"
     assert objects.absolute("s3://bucket/key/") == "s3://bucket/key"
+
+
+def test_unfinished_files_and_probes_are_not_listed(tmp_path: Path) -> None:
+    for name in ("a.json", ".a.json.0123abcd.part", "..probe-0123.0123abcd.part", ".probe-0123", "b.part"):
+        (tmp_path / name).write_bytes(b"x")
+    listed = [objects.name(item.url) for item in objects.list_objects(str(tmp_path))]
+    assert listed == ["a.json", "b.part"]

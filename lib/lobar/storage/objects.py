@@ -31,6 +31,8 @@ BYTES_PER_SECOND = 1_000_000  # a slower transfer times out
 TRANSFER_SECONDS = 3600.0  # for transfers of unknown size; the driver still notices a stalled one
 OWN_ETAG = "md5:"
 PROBE = ".probe-"
+# probes, and files that are being written or whose writer was killed
+UNLISTED = re.compile(rf"/({re.escape(PROBE)}[^/]*|\.[^/]+\.[0-9a-f]{{8}}\.part)$")
 MD5 = re.compile("[0-9a-f]{32}")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ def list_objects(url: str) -> list[Object]:
     """All objects under a prefix, from a fresh listing, sorted by URL; empty if there are none.
 
     `etag` is empty if the store has none; `with_etag` computes it from the content. Probes of a concurrent
-    `check_create` are left out.
+    `check_create` and unfinished files are left out.
     """
     location = _locate(url)
     listing = _call(url, "find", detail=True, more_seconds=TRANSFER_SECONDS)
@@ -77,7 +79,7 @@ def list_objects(url: str) -> list[Object]:
     objects = [
         _object(f"{scheme}://{key}", info)
         for key, info in listing.items()
-        if key.startswith(prefix) and not key.endswith("/") and f"/{PROBE}" not in key
+        if key.startswith(prefix) and not key.endswith("/") and not UNLISTED.search(key)
         if not location.is_local or _is_file(key)
     ]
     return sorted(objects, key=lambda item: item.url)
