@@ -162,7 +162,7 @@ def test_the_jobs_understand_the_arguments_of_every_template(entrypoint: str) ->
     parameters = _spec("lobar.yaml")["arguments"]["parameters"]
     values = {f"workflow.parameters.{each['name']}": each["value"] for each in parameters}
     values |= {"workflow.name": "w", "workflow.status": "Failed", "workflow.duration": "1"}
-    values |= {"workflow.failures": "[]", "workflow.mainEntrypoint": entrypoint}
+    values |= {"workflow.mainEntrypoint": entrypoint}
     for template in _templates("container"):
         inputs = template["inputs"]["parameters"]
         known = values | {f"inputs.parameters.{each['name']}": each.get("value", "1") for each in inputs}
@@ -275,6 +275,19 @@ def test_the_gpu_is_the_one_of_the_parameters() -> None:
         (container,) = _patch(name, {"device": "gpu"})["containers"]
         assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert "containers" not in _patch("predict-shard", {})
+
+
+def test_only_the_summary_has_the_webhook_and_runs_without_one() -> None:
+    urls = {
+        template["name"]: variable["valueFrom"]["secretKeyRef"]
+        for template in _templates("container")
+        for variable in template["container"]["env"]
+        if variable["name"] == "LOBAR_WEBHOOK_URL"
+    }
+    secret = {"name": "{{workflow.parameters.webhook-secret}}", "key": "url", "optional": True}
+    assert urls == {"summary": secret}
+    default = {each["name"]: each["value"] for each in _spec("lobar.yaml")["arguments"]["parameters"]}
+    assert default["webhook-secret"]  # Kubernetes rejects an empty name, even of an optional secret
 
 
 @pytest.mark.parametrize("name", FILES)
