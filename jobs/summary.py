@@ -1,5 +1,6 @@
-"""summary: write a one-page summary of a finished workflow: how it ended and what it left."""
+"""summary: write a one-page summary of a finished workflow: how it ended, its tasks, and what it left."""
 
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -14,21 +15,31 @@ def main(
         typer.Option(help="entrypoint of the workflow; decides which results are listed"),
     ],
     out: Annotated[str, typer.Option(help="file for the summary")],
-    failures: Annotated[str, typer.Option(help="Argo's JSON list of the failed nodes")] = "",
+    price_cpu_hour: Annotated[
+        float, typer.Option(min=0, help="price of a CPU for an hour; 0: not known")
+    ] = 0,
+    price_gpu_hour: Annotated[
+        float, typer.Option(min=0, help="price of a GPU for an hour; 0: not known")
+    ] = 0,
     model: Annotated[str, typer.Option(help="folder of the model (full, retrain)")] = "",
     prediction: Annotated[str, typer.Option(help="folder of the prediction (full, predict)")] = "",
     registry: Annotated[str, typer.Option(help="folder of the registry (retrain)")] = "",
 ) -> None:
     from lobar.evaluation.report import summary
+    from lobar.evaluation.report.times import Prices
     from lobar.storage.layout import Model, Prediction, Registry
     from lobar.storage.objects import publish
 
-    lines = summary.ended(workflow, status, seconds, failures)
-    print("\n".join(lines), flush=True)  # the store that failed the workflow may fail what follows too
+    lines = [summary.ended(workflow, status, seconds)]
+    lines += summary.notify(os.environ.get("LOBAR_WEBHOOK_URL", "").strip(), lines[0])
+    lines += [f"  {line}" for line in summary.tasks(workflow, Prices(price_cpu_hour, price_gpu_hour))]
+    tasks = "".join(f"{line}\n" for line in lines)
+    print(tasks, end="", flush=True)  # the store that failed the workflow may fail what follows too
     stored = summary.stored(
         Model(model) if model and chain in ("full", "retrain") else None,
         Prediction(prediction) if prediction and chain in ("full", "predict") else None,
         Registry(registry) if registry and chain == "retrain" else None,
     )
-    print("\n".join(stored))
-    publish(out, ("\n".join([*lines, *stored]) + "\n").encode())
+    results = "".join(f"{line}\n" for line in stored)
+    print(results, end="")
+    publish(out, (tasks + results).encode())

@@ -64,9 +64,11 @@ def test_kubernetes_accepts_every_object(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_pods_may_do_what_the_executor_needs_and_nothing_else(overlay: str) -> None:
+def test_pods_may_do_what_the_executor_and_the_summary_need_and_nothing_else(overlay: str) -> None:
+    results = {"resources": ["workflowtaskresults"], "verbs": ["create", "patch", "list"]}
+    workflows = {"resources": ["workflows"], "verbs": ["get"]}
     assert [role["rules"] for role in _of(overlay, "Role").values()] == [
-        [{"apiGroups": ["argoproj.io"], "resources": ["workflowtaskresults"], "verbs": ["create", "patch"]}]
+        [{"apiGroups": ["argoproj.io"]} | rule for rule in (results, workflows)]
     ]
     assert not _of(overlay, "ClusterRole")
     assert not _of(overlay, "ClusterRoleBinding")

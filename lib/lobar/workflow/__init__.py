@@ -1,1 +1,1 @@
-"""Runs our workflow files on one machine, with the commands that the pods would run."""
+"""Runs our workflow files on one machine, and reads how a workflow on a cluster went."""

@@ -1,44 +1,56 @@
-"""One page about a workflow that has ended: what failed and why, and what it stored."""
+"""One page about a workflow that has ended: what failed and why, where the time went, what it stored."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from lobar.core.errors import AbsentError, LobarError
+from lobar.core.request import request
 from lobar.evaluation import registry
 from lobar.evaluation.record import Evaluation, verdict
+from lobar.evaluation.report.failures import failures, one_line, retries
+from lobar.evaluation.report.times import Prices, table
 from lobar.inference.record import Submission
 from lobar.storage import records
 from lobar.storage.layout import Model, Prediction, Registry
+from lobar.workflow import status
 
-ADVICE = (
-    ("(exit code 2)", "the input is wrong: fix what the message names, then submit again"),
-    ("(exit code 75)", "external failure: submit again with the same dataset, model and prediction"),
-    ("(exit code 1)", "an internal error: the log has the details"),
-    ("OOMKilled", "out of memory: raise the template's memory limit"),
-    ("timeout", "no node took the pod in time: check that the node pool and the container image exist"),
-)
-MESSAGE = 300
+log = logging.getLogger(__name__)
 
 
-def ended(workflow: str, status: str, seconds: float, failures: str) -> list[str]:
-    """How a workflow ended, and each node that failed with its message and what to do.
+def ended(workflow: str, phase: str, seconds: float) -> str:
+    """How a workflow ended, in one line."""
+    return f"{workflow}: {phase} after {timedelta(seconds=round(seconds))}"
 
-    `failures` is Argo's `workflow.failures`, a JSON list; anything else is shown unchanged.
-    """
-    lines = [f"{workflow}: {status} after {timedelta(seconds=round(seconds))}"]
+
+def notify(webhook: str, text: str) -> list[str]:
+    """Post a message to the URL of a webhook, if there is one; a failure is reported, never raised."""
+    if not webhook:
+        log.info("no message sent: LOBAR_WEBHOOK_URL is empty (key url of the secret in -p webhook-secret)")
+        return []
     try:
-        nodes = json.loads(failures or "[]")
-        # Argo quotes the list once more
-        nodes = (json.loads(nodes) if isinstance(nodes, str) else nodes) or []
-        messages = {f"{node['displayName']}: {_reason(node['message'])}": node["message"] for node in nodes}
-    except (ValueError, TypeError, KeyError):
-        return [*lines, f"  failures: {_line(failures)}"]
-    for line, message in messages.items():
-        if not message or message.startswith("retryStrategy."):
-            continue  # a node that failed because another did
-        lines.append(f"  {line}")
-        lines += [f"    -> {advice}" for mark, advice in ADVICE if mark in str(message)][:1]
+        request(webhook, {"Content-Type": "application/json"}, json.dumps({"text": text}).encode())
+    except LobarError as error:
+        return [f"no message sent to the webhook: {error}"]
+    log.info("message sent to the webhook")
+    return []
+
+
+def tasks(workflow: str, prices: Prices) -> list[str]:
+    """What failed, and where the time went; what the cluster does not say is reported, never raised."""
+    starts, unread = None, []
+    try:
+        nodes = status.nodes(workflow)
+    except LobarError as error:
+        return [f"tasks: cannot be read: {one_line(error)}; argo get {workflow} shows them"]
+    try:
+        starts = status.container_starts(workflow)
+    except LobarError as error:
+        unread.append(f"waiting times: cannot be read: {one_line(error)}")
+    lines = [*failures(nodes), *retries(nodes)]
+    if times := [*table(nodes, starts, prices)]:
+        lines += ["where the time went", *(f"  {line}" for line in (*times, *unread))]
     return lines
 
 
@@ -60,7 +72,7 @@ def _lines(name: str, part: Callable[[], Iterator[str]]) -> list[str]:
     except AbsentError:
         return [f"{name}: not made"]
     except LobarError as error:
-        return [f"{name}: cannot be read: {_line(error)}"]
+        return [f"{name}: cannot be read: {one_line(error)}"]
 
 
 def _model(model: Model) -> Iterator[str]:
@@ -85,15 +97,3 @@ def _champion(place: Registry) -> Iterator[str]:
     champion = decisions[-1].champion
     yield f"champion: {champion.model if champion else 'none yet'}"
     yield decisions[-1].reason
-
-
-def _reason(message: str) -> str:
-    """A node's message from Argo: the exit code, and the last line of its container's message."""
-    code, separator, text = message.partition("): ")
-    return _line(f"{code}{separator}{text.strip().rpartition(chr(10))[2]}")
-
-
-def _line(text: object) -> str:
-    """Text as one line of limited length."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= MESSAGE else line[: MESSAGE - 1] + "…"
