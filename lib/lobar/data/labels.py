@@ -215,7 +215,7 @@ def _find_columns(header: list[str], columns: list[str], url: str) -> list[int]:
     if missing := [column for column in columns if column not in positions]:
         raise InputError(
             f"{url}: no column {', '.join(missing)}; it has {', '.join(names) or 'none'}, "
-            f"it needs {', '.join(columns)}"
+            f"it needs {', '.join(columns)}, separated by commas, semicolons or tabs"
         )
     return list(positions.values())
 
