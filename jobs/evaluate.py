@@ -31,6 +31,6 @@ def main(
     print(f"  {verdict(evaluation.systems)}")
     for name, trial in evaluation.precisions.items():
         if name != "float32":
-            offer = "offered" if trial.offered else "not offered"
+            offer = "offered" if trial.offered else f"not offered: {trial.objection}"
             print(f"  {name}: {trial.gain.signed} against float32, {offer}")
     print(f"report: {objects.absolute(report) if report else place.report(evaluation.report)}")

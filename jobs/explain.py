@@ -37,8 +37,10 @@ def main(
         same = result == planned
         print(f"replayed by lobar {code_version()}: {'the same row' if same else _text(result)}")
         if not same:
+            on_gpu = origin.plan.inputs.device == "gpu"
             raise InputError(
                 f"{patient_id}: the row differs, it was {_text(planned)}; compare code and model"
+                + (", and the kind of GPU and its driver: others round in another way" if on_gpu else "")
             )
 
 
@@ -51,7 +53,8 @@ def _print_origin(origin: "Lineage", prediction: str) -> None:
     print(f"  shard {origin.number} of {plan.shards}: {prediction}")
     how = f"in {plan.precision} on the {plan.device}"
     print(f"    predicted {origin.shard.created} by lobar {plan.lobar}, {how}")
-    print(f"  operating point: {_fields(plan.operating_point)}")
+    tuned_for = "; tuned for float32 on a CPU" if plan.device == "gpu" else ""
+    print(f"  operating point: {_fields(plan.operating_point)}{tuned_for}")
     print(f"  model: {plan.model}, trained {origin.training.created} by lobar {training.lobar}")
     print(f"    {_fields(training.recipe)}, seed {training.seed}")
     evaluation = records.read(Model(plan.model).evaluation, Evaluation)

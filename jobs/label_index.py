@@ -47,4 +47,6 @@ def main(
         counts = f"{split.images} images, {split.positive} positive, {split.boxes} boxes"
         print(f"  {name}: {counts}, {split.groups} groups")
     reasons = ", ".join(f"{reason} {n}" for reason, n in rejections.counts(manifest.rejected).items())
-    print(f"  rejected: {reasons or 'nothing'}; other objects: {len(manifest.other_objects)}")
+    others = manifest.other_objects
+    named = f" ({', '.join(others[:3])})" if others else ""
+    print(f"  rejected: {reasons or 'nothing'}; other objects: {len(others)}{named}")

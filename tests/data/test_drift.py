@@ -1,4 +1,6 @@
 import json
+import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lobar.core.boxes import Box
+from lobar.core.errors import AbsentError, InputError, OutsideError
 from lobar.data import drift
 from lobar.data.index import Exam
+from lobar.data.record import Shift
 from tests.conftest import Run, World, make_dicom, smooth_noise
 
 
@@ -90,3 +94,75 @@ def test_plan_compares_new_images_with_the_models(world: World, run: Run, tmp_pa
     assert {"name", "psi", "limit", "was", "now"} == {
         *json.loads((tmp_path / "other/plan.json").read_text())["drift"][0]
     }
+
+
+def test_plan_compares_what_the_profile_of_an_older_model_has(world: World, run: Run, tmp_path: Path) -> None:
+    """A property had another name, or did not exist, when the model was trained."""
+    shutil.copytree(world.place("models"), tmp_path / "m")
+    record = json.loads((tmp_path / "m/training.json").read_text())
+    record["profile"]["grey_mean"] = record["profile"].pop("mean_grey")
+    (tmp_path / "m/training.json").write_text(json.dumps(record))
+    plan = ["plan", f"--model={tmp_path}/m", "--shards=1", f"--images={world.root}/data/test_images"]
+    status, _, stderr = run(*plan, f"--out={tmp_path}/p")
+    assert status == 0
+    assert "drift: not compared: mean grey; the model's profile lacks it, or no image can be read" in stderr
+    compared = [shift["name"] for shift in json.loads((tmp_path / "p/plan.json").read_text())["drift"]]
+    assert compared == ["bytes of an image", "spread of greys"]
+    (tmp_path / "m/training.json").write_text(json.dumps(record | {"profile": 7}))
+    status, _, stderr = run(*plan, f"--out={tmp_path}/q")
+    assert status == 0
+    assert "drift: not compared: " in stderr
+    assert "training.json: not a record of train" in stderr
+
+
+def test_label_index_goes_on_where_the_champions_dataset_is_gone(
+    world: World, run: Run, tmp_path: Path
+) -> None:
+    data, registry = world.root / "data", f"--registry={tmp_path}/registry"
+    shutil.copytree(world.place("models"), tmp_path / "m")
+    promotion = [f"--challenger={tmp_path}/m", f"--dataset={world.place('datasets')}"]
+    assert run("promote", *promotion, registry)[0] == 0
+    record = json.loads((tmp_path / "m/training.json").read_text())
+    record["inputs"]["dataset"] = f"{tmp_path}/gone"
+    (tmp_path / "m/training.json").write_text(json.dumps(record))
+    options = ["label-index", f"--images={data}/train_images", "--valid-fraction=0.3", registry]
+    status, _, stderr = run(*options, f"--labels={data}/train_labels.csv", f"--out={tmp_path}/d")
+    assert status == 0
+    assert "drift: not compared: " in stderr
+    assert "gone/manifest.json: not there; run label-index first" in stderr
+    assert json.loads((tmp_path / "d/manifest.json").read_text())["drift"] == []
+    (tmp_path / "registry/notes.txt").write_text("mine")
+    status, _, stderr = run(*options, f"--labels={data}/train_labels.csv", f"--out={tmp_path}/e")
+    assert (status, "drift: not compared: " in stderr) == (0, True)
+
+
+@pytest.mark.parametrize("error", [InputError, AbsentError, OutsideError])
+def test_no_expected_error_of_a_comparison_stops_its_job(
+    error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    @drift.advice
+    def compare() -> list[Shift]:
+        raise error("s3://b/training.json: what went wrong")
+
+    assert compare() == []
+    assert caplog.messages == ["drift: not compared: s3://b/training.json: what went wrong"]
+
+
+@pytest.mark.parametrize(
+    ("drifted", "unexplained"),
+    [
+        ({"mean grey"}, True),
+        ({"mean grey", "spread of greys"}, True),
+        (set(), False),
+        ({"mean grey", "bytes of an image"}, False),
+        ({"bytes of an image"}, False),
+    ],
+)
+def test_a_shift_of_grey_levels_alone_is_called_unexplained(
+    drifted: set[str], unexplained: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("bytes of an image", "mean grey", "spread of greys")
+    with caplog.at_level(logging.WARNING):
+        drift.warn([Shift(name, float(name in drifted), 0.3, "was", "now") for name in names], "m")
+    assert any("nothing else explains it" in message for message in caplog.messages) == unexplained
+    assert len(caplog.messages) == len(drifted) + unexplained

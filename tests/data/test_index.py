@@ -153,12 +153,55 @@ def test_wrong_options_exit_with_2_and_an_error(
 def test_which_files_are_listed_as_images(write: Write, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     Path(os.fsdecode(bytes(tmp_path / "images") + b"/\xff.dcm")).write_bytes(b"x")
-    names = ["a.dcm", "b.DCM", "1.2.276.0.850819.dcm", "1.2.276.0.850820", "bare", "sub/c.dicom"]
-    for name in [*names, "notes.txt", "d.dcm.part", ".hidden.dcm"]:
+    names = ["a.dcm", "b.DCM", "1.2.276.0.850819.dcm", "sub/c.dicom", "d.dcm.dcm"]
+    for name in [*names, "notes.txt", "d.dcm.part", "e.dcm.gz", "f.zip", ".hidden.dcm", "._a.dcm"]:
         write(f"images/{name}", b"x")
+    for name in ("1.2.276.0.850820", "bare", "sub/IM00001"):
+        write(f"images/{name}", bytes(128) + b"DICM")
     images, others = list_images(str(tmp_path / "images"))
-    assert {i.patient_id for i in images} == {"a", "b", "1.2.276.0.850819", "1.2.276.0.850820", "bare", "c"}
-    assert [objects.name(url) for url in others] == ["d.dcm.part", "notes.txt", "\\udcff.dcm"]
+    assert {i.patient_id for i in images} == {
+        "a", "b", "1.2.276.0.850819", "1.2.276.0.850820", "bare", "IM00001", "c", "d",
+    }  # fmt: skip
+    assert [objects.name(url) for url in others] == [
+        "d.dcm.part", "e.dcm.gz", "f.zip", "notes.txt", "\\udcff.dcm",
+    ]  # fmt: skip
+
+
+def test_objects_beside_the_images_of_a_disc_or_an_archive_are_not_images(
+    write: Write, run: Run, tmp_path: Path
+) -> None:
+    write("images/p1", make_dicom(smooth_noise(64, 48)))
+    disc = bytes(128) + b"DICM"
+    found = {
+        "LICENSE": b"Apache " * 30,
+        "_SUCCESS": b"",
+        "README.1": b"x",
+        "DICOMDIR": disc,
+        "cd/dicomdir": disc,
+    }
+    found |= {"Thumbs.db": disc, "desktop.ini": b"x", "short": disc[:-1]}
+    for name, content in found.items():
+        write(f"images/{name}", content)
+    images, others = list_images(str(tmp_path / "images"))
+    assert [image.patient_id for image in images] == ["p1"]
+    assert [url.rpartition("/images/")[2] for url in others] == sorted(found)
+    (tmp_path / "images/p1").unlink()
+    labels = write("labels.csv", LABELS + "p1,,,,,0\n")
+    status, _, error = run(
+        "label-index", "--labels", labels, "--images", tmp_path / "images", "--out", tmp_path / "d"
+    )
+    assert status == 2
+    assert f"no images there (objects named ID.dcm); {len(found)} other objects, for example file://" in error
+
+
+def test_empty_objects_that_stand_for_folders_are_not_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock of the listing: AWS allows such keys, but no file system and no server that runs here does."""
+    sizes = {"s.dcm": 0, "s.dcm-2.dcm": 1, "s.dcm/p1.dcm": 1, "sub": 0, "sub-2.dcm": 0, "sub/p2.dcm": 1}
+    listed = [objects.Object(f"s3://b/i/{name}", size, "") for name, size in sizes.items()]
+    monkeypatch.setattr(objects, "list_objects", lambda url: listed)
+    images, others = list_images("s3://b/i")
+    assert {image.patient_id for image in images} == {"s.dcm-2", "p1", "sub-2", "p2"}
+    assert others == ["s3://b/i/s.dcm", "s3://b/i/sub"]
 
 
 def test_hidden_folders_pipes_and_dangling_links_are_not_listed(write: Write, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import gzip
 import io
+import math
 from contextlib import suppress
 from unittest.mock import patch
 
@@ -168,22 +169,36 @@ def test_any_table_of_good_rows_reads_back(truth: dict[str, list[Box]]) -> None:
     assert not labels.rejected
 
 
-def reference(table: str) -> tuple[list[tuple[str, tuple[Box, ...]]], list[str]]:
+def number(text: str) -> float:
+    try:
+        return float(text.replace("7,5", "7.5"))
+    except ValueError:
+        return math.nan
+
+
+def reference(table: str, separator: str) -> tuple[list[tuple[str, tuple[Box, ...]]], list[str]]:
     """The rules of the label table, one row at a time."""
     boxes: dict[str, list[Box]] = {}
     rejected: dict[str, str] = {}
-    reader = csv.reader(io.StringIO(table, newline=""))
+    reader = csv.reader(io.StringIO(table, newline=""), delimiter=separator)
     names = next(reader)
-    for fields in filter(None, reader):
+    for fields in reader:
         padded = [text.strip() for text in fields] + [""] * len(names)
         patient, *texts, target = (padded[names.index(name)] for name in ("patientId", *SIDES, "Target"))
+        if not any([patient, *texts, target]):
+            continue
+        patient = patient.removesuffix(".dcm")
         quoted, reason, sides = " ".join(map(repr, texts)), "", []
         with suppress(ValueError, OverflowError):
-            sides = [int(float(text)) for text in texts]
-        if target not in ("0", "1"):
+            sides = [int(number(text)) for text in texts]
+        if number(target) not in (0, 1):
             reason = f"Target is neither 0 nor 1: {target!r}"
-        elif target == "0":
-            reason = f"Target 0 with a box: {' '.join(filter(None, texts))}" if any(texts) else ""
+        elif number(target) == 0:
+            with_box = [
+                text for text in texts if number(text) != 0 and text not in ("", "nan", "NaN", "NULL")
+            ]
+            reason = f"Target 0 with a box: {' '.join(filter(None, texts))}" if with_box else ""
+            sides = []
         elif not all(texts):
             reason = f"Target 1 without a complete box: {quoted}"
         elif not sides:
@@ -192,57 +207,149 @@ def reference(table: str) -> tuple[list[tuple[str, tuple[Box, ...]]], list[str]]
             reason = f"a box without area: {sides[2]} x {sides[3]}"
         elif sides[0] < 0 or sides[1] < 0:
             reason = f"a box outside the image: x {sides[0]}, y {sides[1]}"
-        if not reason and bool(boxes.setdefault(patient, [Box(*sides)] if sides else [])) != (target == "1"):
+        if not reason and bool(boxes.setdefault(patient, [Box(*sides)] if sides else [])) != bool(sides):
             reason = "rows with both Targets"
         if reason:
             rejected.setdefault(patient, f"{patient} (t.csv row {reader.line_num}): {reason}")
-        elif target == "1" and Box(*sides) not in boxes[patient]:
+        elif sides and Box(*sides) not in boxes[patient]:
             boxes[patient].append(Box(*sides))
     kept = [(patient, tuple(its)) for patient, its in boxes.items() if patient not in rejected]
     return kept, list(rejected.values())
 
 
-PATIENTS = ["a", "b", " a", "", "NULL", "nan", "1e5", "=1", "\u00e9", "\u2028", "\x1cb", 'q"q']
+PATIENTS = ["a", "b", " a", "a.dcm", "", "NULL", "nan", "1e5", "=1", "\u00e9", "\u2028", "\x1cb", 'q"q']
 PATIENTS += ["\0", '"a"', '"x\ny"', '"q""q"']
-NUMBERS = [
-    "",
-    "0",
-    "1",
-    "2.7",
-    " 4 ",
-    "1e3",
-    "1_0",
-    "\u0663",
-    "-0.5",
-    "-1",
-    "0x1",
-    "nan",
-    "inf",
-    "1e300",
-    "True",
-]
+NUMBERS = ["", "0", "1", "2.7", " 4 ", "7,5", "1,024", "1e3", "1_0", "\u0663", "-0.5", "-1", "0x1"]
+NUMBERS += ["nan", "NaN", "NULL", "inf", "1e300", "True"]
+TARGETS = ["0", "1", " 1", "1.0", "0.0", "1.7", "yes", "True", ""]
 good_texts = st.tuples(*[st.sampled_from(["1", "2.0"])] * 4, st.just("1"))
-any_texts = st.tuples(*[st.sampled_from(NUMBERS)] * 4, st.sampled_from(["0", "1", " 1", "1.0", "yes", ""]))
+any_texts = st.tuples(*[st.sampled_from(NUMBERS)] * 4, st.sampled_from(TARGETS))
 row_texts = st.one_of(st.just(("", "", "", "", "0")), good_texts, any_texts)
-table_rows = st.tuples(st.sampled_from(PATIENTS[:11]) | st.sampled_from(PATIENTS), row_texts).map(
-    lambda row: ",".join([row[0], *row[1]])
+# the fields of a row end at bars, in whose place the test puts a separator
+table_rows = st.tuples(st.sampled_from(PATIENTS[:12]) | st.sampled_from(PATIENTS), row_texts).map(
+    lambda row: "|".join([row[0], *row[1]])
 )
 # rows that are too short, too long or blank
 odd_rows = st.builds(
     lambda row, cut: row[:cut], table_rows.filter(lambda row: '"' not in row), st.integers(0, 9)
 )
-odd_rows |= table_rows.map(lambda row: f"{row},extra,,") | st.sampled_from([" ", ",,,,,"])
+odd_rows |= table_rows.map(lambda row: f"{row}|extra||") | st.sampled_from([" ", "|||||"])
+separators = st.sampled_from(",;\t")
+line_ends = st.sampled_from(["\n", "\r\n", "\r"])
 
 
 @settings(deadline=None)
 @given(
-    st.sampled_from(["\n", "\r\n", "\r"]),
+    separators,
+    line_ends,
     st.sampled_from([HEADER.strip(), HEADER.strip() + ",x,x.1,"]),
     st.lists(table_rows | odd_rows, max_size=12),
     st.integers(1, 13),
 )
-def test_any_table_equals_the_reference(end: str, header: str, rows: list[str], chunk_rows: int) -> None:
-    table = end.join([header, *rows, ""])
+def test_any_table_equals_the_reference(
+    separator: str, end: str, header: str, rows: list[str], chunk_rows: int
+) -> None:
+    table = end.join([header.replace(",", separator), *(row.replace("|", separator) for row in rows), ""])
     with patch("lobar.data.labels.CHUNK_ROWS", chunk_rows):
         labels = read_labels(table.encode(), "t.csv")
-    assert (list(labels.items()), [str(rejection) for rejection in labels.rejected]) == reference(table)
+    assert (list(labels.items()), [str(rejection) for rejection in labels.rejected]) == reference(
+        table, separator
+    )
+
+
+@settings(deadline=None)
+@given(
+    separators,
+    line_ends,
+    st.lists(st.tuples(st.sampled_from(PATIENTS[:12]), row_texts), max_size=12),
+    st.sampled_from([HEADER, "\ufeff" + HEADER, " patientid , X,y,WIDTH ,height,target\n"]),
+)
+def test_a_table_reads_the_same_with_every_field_in_quotes(
+    separator: str, end: str, rows: list[tuple[str, tuple[str, ...]]], header: str
+) -> None:
+    """Tables with quotes are read by Python's CSV reader, all others by pandas."""
+    table = [header.strip().split(","), *([patient, *texts] for patient, texts in rows)]
+    # without quotes, a comma in a number would be a separator
+    table = [[field.replace(",", "") if separator == "," else field for field in row] for row in table]
+    found = []
+    for quote in ("", '"'):
+        lines = (separator.join(f"{quote}{field}{quote}" for field in row) for row in table)
+        labels = read_labels(end.join([*lines, ""]).encode("utf-8-sig"), "t.csv")
+        found.append((list(labels.items()), labels.rejected))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "empty", ["NaN", "nan", "NULL", "null", "None", "NA", "<NA>", "#N/A", "N/A", r"\N", "0", "0.0"]
+)
+def test_fields_that_other_programs_write_for_empty_are_a_negatives(empty: str) -> None:
+    fields = f",{empty}" * 4
+    assert read(f"a{fields},0\nb,1,2,3,4,1\n")[0] == {"a": (), "b": (Box(1, 2, 3, 4),)}
+    labels, rejected = read(f"a{fields},1\nb,1,{empty},0,4,1\nc,1,{empty},3,4,0\n")
+    assert not labels
+    assert len(rejected) == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "value"),
+    [("1.0", 1), ("1.00", 1), (" 1 ", 1), ('"1,0"', 1), ("0.0", 0), ("0.00", 0), ('"0,0"', 0)]
+    + [(text, None) for text in ("true", "TRUE", "True", "yes", "0.5", "1.5", "2", "-1", "nan", "")],
+)
+def test_a_target_is_a_number_equal_to_0_or_1(target: str, value: int | None) -> None:
+    labels, rejected = read(f"a,1,2,3,4,{target}\nb,,,,,{target}\n")
+    assert [*labels] == {1: ["a"], 0: ["b"], None: []}[value]
+    if value is None:
+        assert any("Target is neither 0 nor 1" in reason for reason in rejected)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_other_separators_and_decimal_commas_of_spreadsheets_are_read(separator: str) -> None:
+    table = "patientId,note,x,y,width,height,Target\na,1 - 2,264|0,152|25,213,379|0,1|0\nb,,,,,,0\n"
+    table = table.replace(",", separator).replace("|", ",")
+    assert read_labels(table.encode(), "t.csv") == {"a": (Box(264, 152, 213, 379),), "b": ()}
+    # 1.024 or 1024
+    labels = read_labels(table.replace("264,0", "1,024").encode(), "t.csv")
+    assert [str(rejection) for rejection in labels.rejected] == [
+        "a (t.csv row 2): text where a number is expected: '1,024' '152,25' '213' '379,0'"
+    ]
+    groups = f"patientId{separator}group\na{separator}1\n"
+    assert read_groups(groups.encode(), "g.csv") == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        " patientId, x, y , width,height ,Target ",
+        "\ufeff\ufeffpatientId,x,y,width,height,Target",
+        '"patientId", "x", y ,width,height,Target',
+        "PatientID,X,Y,Width,Height,target",
+        "patientId,x,y,width,height,Target,target,TARGET",
+    ],
+)
+def test_column_names_are_read_without_spaces_and_in_any_case(header: str) -> None:
+    assert read_labels(f"{header}\na,1,2,3,4,1,0,0\n".encode(), "t.csv") == {"a": (Box(1, 2, 3, 4),)}
+
+
+def test_a_column_that_two_names_may_mean_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"no column Target; it has .*, TARGET, target, it needs"):
+        read_labels(b"patientId,x,y,width,height,TARGET,target\n", "t.csv")
+
+
+def test_ids_with_the_suffix_of_a_file_are_those_of_the_images() -> None:
+    labels, rejected = read(
+        "a.dcm,1,2,3,4,1\na,5,6,7,8,1\nB.DCM,,,,,0\n1.2.3.dicom ,,,,,0\nd.dcm.dcm,,,,,0\n"
+    )
+    assert labels == {"a": (Box(1, 2, 3, 4), Box(5, 6, 7, 8)), "B": (), "1.2.3": (), "d": ()}
+    assert not rejected
+    assert read_groups(b"patientId,group\na.dcm,1.dcm\na,1.dcm\n", "g.csv") == {"a": "1.dcm"}
+
+
+def test_rows_without_any_content_are_skipped_and_keep_the_numbers_of_the_others() -> None:
+    for rows in ("a,,,,,0\n,,,,,\n , ,,,,\nb,,,,,2\n", '"a",,,,,0\n,,,,,\n , ,,,,\nb,,,,,2\n'):
+        labels, rejected = read(rows)
+        assert [*labels] == ["a"]
+        assert rejected == ["b (labels.csv row 5): Target is neither 0 nor 1: '2'"]
+
+
+def test_a_group_that_other_programs_write_for_empty_is_no_group() -> None:
+    assert read_groups(b"patientId,group\na,1\nb,NaN\nc,NULL\nd,NA\n", "g.csv") == {"a": "1"}

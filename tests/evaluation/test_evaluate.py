@@ -8,14 +8,15 @@ from lobar.core.errors import InputError
 from lobar.data.index import read_index
 from lobar.evaluation import evaluate, scoring
 from lobar.evaluation.bootstrap import Interval
-from lobar.evaluation.record import SYSTEMS, Evaluation, Trial, verdict
+from lobar.evaluation.record import MIN_HITS, SYSTEMS, Evaluation, Trial, verdict
 from lobar.evaluation.scoring import Result
 from lobar.inference import engines
 from lobar.inference.release import NOTEBOOK, Release
 from lobar.storage import objects, records, tables
 from lobar.storage.layout import Dataset, Model
 from lobar.training.record import Training
-from tests.conftest import Run, World
+from tests.conftest import Run, World, make_dicom, smooth_noise
+from tests.training.conftest import small
 
 
 @pytest.fixture
@@ -59,20 +60,23 @@ def test_the_verdict_follows_from_the_intervals(
 
 
 @pytest.mark.parametrize(
-    ("gain", "low", "offered"),
+    ("gain", "low", "hits", "objection"),
     [
-        (0.0, 0.0, True),
-        (-0.0019, -0.019, True),
-        (-0.0021, -0.003, False),
-        (0.01, -0.021, False),  # too few images to tell
-        (None, None, False),
+        (0.0, 0.0, 30, ""),
+        (-0.0019, -0.019, 300, ""),
+        (-0.0021, -0.003, 300, "it costs more than 0.002"),
+        (0.01, -0.021, 300, "it may cost 0.02"),  # too few images to tell
+        (0.0, 0.0, 29, "too little evidence: float32 hits opacities of 29 patients, 30 are needed"),
+        (0.0, 0.0, 0, "too little evidence: float32 hits opacities of 0 patients, 30 are needed"),
+        (None, None, 0, "too little evidence: float32 hits opacities of 0 patients, 30 are needed"),
     ],
 )
-def test_a_precision_is_offered_if_it_costs_next_to_nothing(
-    gain: float | None, low: float | None, offered: bool
+def test_a_precision_is_offered_if_there_is_evidence_that_it_costs_next_to_nothing(
+    gain: float | None, low: float | None, hits: int, objection: str
 ) -> None:
     found = Interval(gain, low, gain, 100)
-    assert Trial(NOTEBOOK, found, found).offered == offered
+    trial = Trial(NOTEBOOK, found, found, hits)
+    assert (trial.offered, trial.objection) == (not objection, objection)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +91,45 @@ def test_an_interval_in_words(value: Interval, shown: str, signed: str) -> None:
     assert (str(value), value.signed) == (shown, signed)
 
 
-def test_what_was_tried_and_offered_is_recorded(record: Evaluation) -> None:
+def test_what_was_tried_and_offered_is_recorded(model: Model, record: Evaluation) -> None:
     tried = record.precisions
     assert {"float32", "int8"} <= {*tried}
     assert tried["float32"].gain.metric == 0
     assert tried["float32"].metric == record.systems["tuned"]
+    rows = tables.decode(records.get(model.scores, record.scores)).to_pylist()
+    assert tried["int8"].hits == len({row["group"] for row in rows if row["score_tuned"]}) > 5
+
+
+def test_the_report_says_why_a_precision_is_not_offered(model: Model, record: Evaluation) -> None:
+    page = records.get(model.report, record.report).decode()
+    for trial in record.precisions.values():
+        assert trial.objection.endswith("patients, 30 are needed")
+        assert f"not offered: {trial.objection}" in page
+    assert "On a GPU, predictions compute in float32 at the operating point of" in page
+
+
+def test_without_a_positive_image_every_job_warns_and_only_float32_is_offered(
+    run: Run, tmp_path: Path
+) -> None:
+    rows = ["patientId,x,y,width,height,Target"]
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        (tmp_path / f"images/p{i}.dcm").write_bytes(make_dicom(smooth_noise(64, 64, i)))
+        rows.append(f"p{i},,,,,0")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    data, model = f"{tmp_path}/d", f"{tmp_path}/m"
+    index = ["--labels", tmp_path / "labels.csv", "--images", tmp_path / "images", "--valid-fraction", 0.3]
+    status, _, stderr = run("label-index", *index, "--out", data)
+    assert status == 0
+    assert "no image of the train split is positive: a network can only learn to find nothing" in stderr
+    assert "no image of the valid split is positive: no model can be tuned or judged on it" in stderr
+    status, _, stderr = run("train", "--dataset", data, "--out", model, *small("epochs=1"))
+    assert status == 0
+    assert "training images is positive: the network can only learn to find nothing" in stderr
+    status, out, _ = run("evaluate", "--model", model, "--dataset", data)
+    assert status == 0
+    assert "int8: no image counts against float32, not offered: too little evidence" in out
+    assert [*records.read(Model(model).release, Release).precisions] == ["float32"]
 
 
 def test_the_notebooks_metrics_of_an_empty_mask_are_recorded(record: Evaluation) -> None:
@@ -127,7 +165,7 @@ def test_the_cpu_of_a_release_is_that_of_its_evaluation(
     assert record.cpu_features == engines.cpu_features()
     model, dataset = unreleased(world, tmp_path)
     gain = Interval(0.0, 0.0, 0.0, 30)
-    trials = {name: replace(trial, gain=gain) for name, trial in record.precisions.items()}
+    trials = {name: replace(trial, gain=gain, hits=MIN_HITS) for name, trial in record.precisions.items()}
     record = replace(record, precisions=trials, cpu_features=["avx999"])
     records.create(model.evaluation, record)
     monkeypatch.setattr(scoring, "score", None)  # it is not scored again

@@ -66,6 +66,29 @@ def test_without_positives_the_notebooks_point_is_kept() -> None:
     assert interval([image.exam for image in scored], tuned.scores) == Interval(None, None, None, 0)
 
 
+@pytest.mark.parametrize("positives", [0, 1, 4])
+def test_a_network_that_never_hits_gets_a_point_without_boxes(positives: int) -> None:
+    """All points are equally good then; the notebook's puts a box on every image."""
+    truth = (Box(100, 100, 20, 20),)
+    scored = [score_map(exam(i, truth if i < positives else ()), hill(5, 5, 0.9)) for i in range(20)]
+    assert all(image.boxes(NOTEBOOK) for image in scored)
+    tuned = operating_point.tune(scored)
+    assert not any(image.boxes(tuned.point) for image in scored)
+    assert not any(image.boxes(point) for image, point in zip(scored, tuned.fair_points, strict=True))
+    assert operating_point.tune(scored) == tuned
+
+
+def test_of_equally_good_points_the_one_with_the_fewest_boxes_is_chosen() -> None:
+    # a second, smaller box on an image that is missed anyway
+    missed = hill(5, 5, 0.9)
+    missed[50:54, 50:54] = 0.9
+    scored = [score_map(exam(i, (Box(20, 20, 32, 32),)), hill(10, 10, 0.9)) for i in range(20)]
+    scored += [score_map(exam(20, (Box(60, 10, 30, 30),)), missed)]
+    tuned = operating_point.tune(scored)
+    assert len(scored[-1].boxes(tuned.point)) == 1
+    assert all(image.boxes(tuned.point) for image in scored[:-1])
+
+
 def test_an_images_score_is_not_tuned_on_itself() -> None:
     # each group alone is perfect at its own threshold; the fair scores are at the other groups' thresholds
     scored = images(30)

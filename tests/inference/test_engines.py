@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from tensorflow.python.framework import config
 
 from lobar.core.boxes import iou
 from lobar.core.errors import InputError
@@ -68,6 +69,16 @@ def test_the_release_decides_the_precision(asked: str, device: str, resolved: st
 def test_a_precision_that_is_not_offered_is_rejected(asked: str, device: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         engines.resolve_precision(asked, device, RELEASE)
+
+
+def test_a_gpu_computes_what_was_not_evaluated_and_a_warning_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engines.resolve_precision("auto", "cpu", RELEASE)
+    assert not caplog.messages
+    engines.resolve_precision("auto", "gpu", RELEASE)
+    (message,) = caplog.messages
+    assert message.startswith("on a GPU this model computes in mixed_bfloat16: evaluate has not judged this")
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the system has no /proc/cpuinfo")
@@ -163,6 +174,13 @@ def test_code_in_a_keras_file_is_not_run(tmp_path: Path) -> None:
     message = rf"model-{sha256}\.keras: not a network that may be loaded: .*[Ll]ambda"
     with pytest.raises(InputError, match=message):
         TensorFlow(model, replace(FILES, keras=sha256), "float32")
+
+
+def test_the_gpu_engine_uses_deterministic_operations(world: World) -> None:
+    config.disable_op_determinism()
+    model = Model(objects.absolute(str(world.place("models"))))
+    TensorFlow(model, records.read(model.release, Release).files, "float32")
+    assert config.is_op_determinism_enabled()
 
 
 @pytest.mark.parametrize("engine", [OpenVino, TensorFlow])

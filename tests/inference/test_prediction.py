@@ -292,6 +292,9 @@ def test_tensorflow_finds_what_openvino_finds(world: World, run: Run, tmp_path: 
         assert run("predict", prediction, "--shard=0", "--max-rejected=0.2")[0] == 0
         assert run("merge-submission", prediction, f"--figures={tmp_path}/figures")[0] == 0
         rows[device] = (tmp_path / device / "submission.csv").read_text().splitlines()[1:]
+        _, out, _ = run("explain", prediction, "--patient-id=t1", "--replay")
+        assert ("; tuned for float32 on a CPU" in out) == (device == "gpu")
+        assert out.endswith(": the same row\n")
     assert [row.split(",")[0] for row in rows["cpu"]] == [row.split(",")[0] for row in rows["gpu"]]
     numbers = [[float(n) for row in rows[device] for n in row.split(",")[1].split()] for device in rows]
     assert len(numbers[0]) > 0

@@ -1,14 +1,16 @@
-"""Whether images are like those that a model was trained on."""
+"""Whether images are like those that a model was trained on. It is advice, and stops no job."""
 
+import functools
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
+from lobar.core.errors import LobarError
 from lobar.data.listing import Image
 from lobar.data.record import Profile, Shift
 from lobar.imaging.sampling import Sampling
@@ -35,8 +37,27 @@ NUMBERS: MappingProxyType[str, Callable[["Exam"], list[float]]] = MappingProxyTy
         "bytes of an image": lambda e: [e.bytes],
     }
 )
+GREYS = ("mean grey", "spread of greys")
+P = ParamSpec("P")
 V = TypeVar("V")
 log = logging.getLogger(__name__)
+
+
+def advice(compare: Callable[P, list[Shift]]) -> Callable[P, list[Shift]]:
+    """A comparison that never stops its job: what cannot be compared is a warning and no shift.
+
+    So is an outage of the store: what the job itself reads and writes there still ends it with 75.
+    """
+
+    @functools.wraps(compare)
+    def advise(*arguments: P.args, **options: P.kwargs) -> list[Shift]:
+        try:
+            return compare(*arguments, **options)
+        except LobarError as error:
+            log.warning("drift: not compared: %s", error)
+            return []
+
+    return advise
 
 
 def between(new: Sequence["Exam"], trained: Sequence["Exam"]) -> list[Shift]:
@@ -62,12 +83,18 @@ def from_profile(
     """
     means, spreads = _greys(levels, sampling)
     sizes = [float(image.object.bytes) for image in new]
-    shifts = [
-        _numbers("bytes of an image", sizes, trained.image_bytes, trained.images),
-        _numbers("mean grey", means, trained.mean_grey, trained.images),
-        _numbers("spread of greys", spreads, trained.grey_spread, trained.images),
-    ]
-    return [shift for shift in shifts if shift is not None]
+    properties = {
+        "bytes of an image": (sizes, trained.image_bytes),
+        GREYS[0]: (means, trained.mean_grey),
+        GREYS[1]: (spreads, trained.grey_spread),
+    }
+    shifts = {name: _numbers(name, *values, trained.images) for name, values in properties.items()}
+    if missing := [name for name, shift in shifts.items() if shift is None]:
+        log.warning(
+            "drift: not compared: %s; the model's profile lacks it, or no image can be read",
+            ", ".join(missing),
+        )
+    return [shift for shift in shifts.values() if shift is not None]
 
 
 def _quantiles(values: Sequence[float]) -> list[float]:
@@ -76,12 +103,17 @@ def _quantiles(values: Sequence[float]) -> list[float]:
 
 def warn(shifts: Iterable[Shift], model: str) -> None:
     """Log what has drifted from the training images of `model`."""
-    for shift in shifts:
-        if shift.drifted:
-            log.warning(
-                "drift: %s: %s, but %s where %s was trained (PSI %.2f, above %.2f)",
-                shift.name, shift.now, shift.was, model, shift.psi, shift.limit,
-            )  # fmt: skip
+    drifted = {shift.name: shift for shift in shifts if shift.drifted}
+    for shift in drifted.values():
+        log.warning(
+            "drift: %s: %s, but %s where %s was trained (PSI %.2f, above %.2f)",
+            shift.name, shift.now, shift.was, model, shift.psi, shift.limit,
+        )  # fmt: skip
+    if drifted and {*drifted} <= {*GREYS}:
+        log.warning(
+            "drift: only the grey levels differ, and nothing else explains it; look at some images: window, "
+            "inversion or padding may be other than in training"
+        )
 
 
 def _greys(images: Iterable[np.ndarray], sampling: Sampling) -> tuple[list[float], list[float]]:

@@ -1,6 +1,7 @@
 """Label table x images (x groups) to an index with its split, and the list of what was rejected."""
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lobar.data.labels import Labels
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,10 @@ def write(dataset: Dataset, index: Index, drift: list[Shift]) -> Manifest:
         other_objects=index.other_objects,
         drift=drift,
     )
+    if not manifest.train.positive:
+        log.warning("no image of the train split is positive: a network can only learn to find nothing")
+    if not manifest.valid.positive:
+        log.warning("no image of the valid split is positive: no model can be tuned or judged on it")
     return records.create(dataset.manifest, manifest)
 
 

@@ -5,8 +5,9 @@ import csv
 import gzip
 import io
 import math
+import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,6 +17,7 @@ import pandas as pd
 from lobar.core.boxes import Box
 from lobar.core.errors import InputError
 from lobar.core.rejections import Rejection
+from lobar.data.listing import SUFFIXES, without_suffix
 from lobar.storage import objects
 
 BOX_COLUMNS = ["x", "y", "width", "height"]
@@ -24,6 +26,11 @@ LABEL_COLUMNS = ["patientId", *BOX_COLUMNS, "Target"]
 GROUP_COLUMNS = ["patientId", "group"]
 BAD = -1  # in place of a row's Target
 CHUNK_ROWS = 250_000
+SEPARATORS = ",;\t"
+# how pandas, R, spreadsheets and databases write an empty field, in any case
+EMPTY = frozenset({"", "nan", "-nan", "na", "n/a", "#n/a", "<na>", "null", "none", r"\n"})
+# before exactly three digits a comma may separate thousands
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,(\d{1,2}|\d{4,})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,49 +102,59 @@ def _first_wrong_rows(judged: pd.DataFrame, patients: int) -> pd.Series:
 
 def _judge(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """The Target of each row, BAD for a bad row, and its box in pixels, (rows, 4), NaN for non-numbers."""
-    pixels = np.stack([_to_pixels(rows[column]) for column in BOX_COLUMNS], axis=1)
+    numbers = np.stack([_of_each(rows[column], _to_number) for column in BOX_COLUMNS], axis=1)
+    # as int() does; adding 0 makes -0 to 0
+    pixels = np.where(np.isfinite(numbers), np.trunc(numbers) + 0, np.nan)
     has_box = (pixels >= SMALLEST_BOX).all(axis=1)  # a comparison with NaN is False
-    is_empty = (rows[BOX_COLUMNS] == "").all(axis=1)
-    positive, negative = (rows["Target"] == "1") & has_box, (rows["Target"] == "0") & is_empty
-    return np.select([positive, negative], [1, 0], BAD), pixels
+    is_empty = np.stack([_of_each(rows[column], _is_empty) for column in BOX_COLUMNS], axis=1)
+    has_no_box = ((is_empty == 1) | (numbers == 0)).all(axis=1)
+    target = _of_each(rows["Target"], _to_number)
+    return np.select([(target == 1) & has_box, (target == 0) & has_no_box], [1, 0], BAD), pixels
 
 
-def _to_pixels(texts: pd.Series) -> np.ndarray:
-    """int(float(text)) of each text as float64, which holds every such integer; NaN if it is not a number."""
-    codes, distinct = texts.factorize()  # a column repeats few values: convert each of them once
-    return np.array([_to_pixel(text) for text in distinct], np.float64)[codes]
+def _of_each(texts: pd.Series, value: Callable[[str], float]) -> np.ndarray:
+    """The value of each text; a column repeats few texts, and each of them is converted once."""
+    codes, distinct = texts.factorize()
+    return np.array([value(text) for text in distinct], np.float64)[codes]
 
 
-def _to_pixel(text: str) -> float:
+def _to_number(text: str) -> float:
+    """The number that a text is, which may have a decimal comma; NaN if it is none."""
+    decimal_comma = DECIMAL_COMMA.fullmatch(text)
     try:
-        return float(int(float(text)))
-    except (ValueError, OverflowError):
+        return float(text.replace(",", ".") if decimal_comma else text)
+    except ValueError:
         return math.nan
+
+
+def _is_empty(text: str) -> bool:
+    return text.casefold() in EMPTY
 
 
 def _explain(x: str, y: str, width: str, height: str, target: str) -> tuple[str, str]:
     """Why a bad row is rejected, and the content at fault."""
     texts = (x, y, width, height)
     quoted = " ".join(map(repr, texts))
-    if target not in ("0", "1"):
+    if _to_number(target) not in (0, 1):
         return "Target is neither 0 nor 1", repr(target)
-    if target == "0":
+    if _to_number(target) == 0:
         return "Target 0 with a box", " ".join(filter(None, texts))
     if not all(texts):
         return "Target 1 without a complete box", quoted
-    left, top, across, down = pixels = [_to_pixel(text) for text in texts]
-    if any(map(math.isnan, pixels)):
+    numbers = [_to_number(text) for text in texts]
+    if not all(map(math.isfinite, numbers)):
         return "text where a number is expected", quoted
+    left, top, across, down = map(int, numbers)
     if across <= 0 or down <= 0:
-        return "a box without area", f"{across:.0f} x {down:.0f}"
-    return "a box outside the image", f"x {left:.0f}, y {top:.0f}"
+        return "a box without area", f"{across} x {down}"
+    return "a box outside the image", f"x {left}, y {top}"
 
 
 def read_groups(table: bytes, url: str) -> dict[str, str]:
     """The group of each patient id that has one. Raises InputError if an id has two."""
     groups: dict[str, str] = {}
     for rows in _read_chunks(table, url, GROUP_COLUMNS):
-        grouped = rows[rows["group"] != ""]
+        grouped = rows[_of_each(rows["group"], _is_empty) == 0]
         items = zip(grouped.index, grouped["patientId"].tolist(), grouped["group"].tolist(), strict=True)
         for line, patient, group in items:
             if groups.setdefault(patient, group) != group:
@@ -148,43 +165,65 @@ def read_groups(table: bytes, url: str) -> dict[str, str]:
 
 
 def _read_chunks(table: bytes, url: str, columns: list[str]) -> Iterator[pd.DataFrame]:
-    """The given columns as stripped text, some rows at a time, indexed by line number.
+    """The given columns as stripped text, some rows at a time, indexed by line number; without blank rows.
 
-    The header is line 1; a row with a line break in a quoted field has the number of its last line.
+    The header is line 1; a row with a line break in a quoted field has the number of its last line. The
+    suffix of a file name in patientId is removed.
     """
     try:
         body = gzip.decompress(table) if url.endswith(".gz") else table
         has_mark = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = io.TextIOWrapper(io.BytesIO(body), "utf-16" if has_mark else "utf-8-sig", newline="")
-        rows = _csv_rows(text, url)
-        names = next(rows, (1, []))[1]
-        if missing := [column for column in columns if column not in names]:
-            raise InputError(
-                f"{url}: no column {', '.join(missing)}; it has {', '.join(names) or 'none'}, "
-                f"it needs {', '.join(columns)}"
-            )
-        positions = [names.index(column) for column in columns]
+        first = text.readline()
+        separator = max(SEPARATORS, key=first.count)
+        text.seek(0)
+        rows = _csv_rows(text, url, separator)
+        positions = _find_columns(next(rows, (1, []))[1], columns, url)
         # pandas is several times as fast, but accepts stray quotes, cuts fields at NUL and keeps blank lines
         if any(mark in body for mark in (b'"', b"\0", b"\n\n", b"\n\r", b"\r\r")):
             chunks = _chunk(rows, positions, columns)
         else:
             text.seek(0)
             chunks = pd.read_csv(
-                text, usecols=positions, index_col=False, dtype=str, na_filter=False, chunksize=CHUNK_ROWS,
-                quoting=csv.QUOTE_NONE, skip_blank_lines=False,
+                text, sep=separator, usecols=positions, index_col=False, dtype=str, na_filter=False,
+                chunksize=CHUNK_ROWS, quoting=csv.QUOTE_NONE, skip_blank_lines=False,
             )  # fmt: skip
-            in_table = sorted(columns, key=names.index)
+            in_table = sorted(columns, key=dict(zip(columns, positions, strict=True)).__getitem__)
             chunks = (chunk.set_axis(in_table, axis=1).set_axis(chunk.index + 2) for chunk in chunks)
         for chunk in chunks:
-            yield chunk.apply(lambda column: column.str.strip())
+            stripped = chunk.apply(lambda column: column.str.strip())
+            ids = stripped["patientId"]
+            files = ids.str.lower().str.endswith(SUFFIXES)
+            stripped.loc[files, "patientId"] = ids[files].map(without_suffix)
+            without_id = stripped[ids == ""]
+            yield stripped.drop(index=without_id.index[(without_id == "").all(axis=1)])
     except (ValueError, OSError, EOFError, zlib.error) as error:
         raise InputError(f"{url}: not a table in UTF-8, or UTF-16 with a BOM ({error})") from error
 
 
-def _csv_rows(text: io.TextIOWrapper, url: str) -> Iterator[tuple[int, list[str]]]:
+def _find_columns(header: list[str], columns: list[str], url: str) -> list[int]:
+    """The position of each column; its name may be in another case if only one column has it then."""
+    names = [name.strip("\ufeff \t\r\n") for name in header]
+    lower = [name.casefold() for name in names]
+
+    def find(column: str) -> int | None:
+        if column in names:
+            return names.index(column)
+        return lower.index(column.casefold()) if lower.count(column.casefold()) == 1 else None
+
+    positions = {column: at for column in columns if (at := find(column)) is not None}
+    if missing := [column for column in columns if column not in positions]:
+        raise InputError(
+            f"{url}: no column {', '.join(missing)}; it has {', '.join(names) or 'none'}, "
+            f"it needs {', '.join(columns)}, separated by commas, semicolons or tabs"
+        )
+    return list(positions.values())
+
+
+def _csv_rows(text: io.TextIOWrapper, url: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of each row that is not blank. Raises InputError at a stray quote."""
     # strict: a stray quote would otherwise swallow the rows up to the next one
-    reader, line = csv.reader(text, strict=True), 0
+    reader, line = csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True), 0
     try:
         for row in reader:
             line = reader.line_num

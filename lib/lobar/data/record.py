@@ -1,6 +1,6 @@
 """The record of label-index, and how images compare with those that a model was trained on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lobar.core.rejections import Rejection
@@ -68,10 +68,11 @@ class Profile:
     The bytes of an image; the mean and the standard deviation of its grey levels, 0 black to 1 white.
     """
 
-    images: int
-    image_bytes: list[float]
-    mean_grey: list[float]
-    grey_spread: list[float]
+    images: int = 0
+    # a property that an older model lacks is not compared
+    image_bytes: list[float] = field(default_factory=list)
+    mean_grey: list[float] = field(default_factory=list)
+    grey_spread: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

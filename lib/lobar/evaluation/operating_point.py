@@ -59,40 +59,48 @@ def tune(images: Sequence[Scored]) -> Tuned:
     """Choose the operating point with the best metric, and score each image fairly.
 
     Each image's score is taken at a point tuned on the other folds (by group), so that the metric of these
-    scores is not tuned on itself. Without a positive image there is nothing to tune on: the notebook's point.
+    scores is not tuned on itself. Of points with equal metrics, the one with the fewest boxes is chosen, and
+    of those the first: what gains nothing is a false alarm. So a network that never hits gets a point without
+    boxes, and without a positive image it is the notebook's point, unless that has boxes on the negatives.
     """
-    points, table = _table(images)
+    points, table, counts = _table(images)
     fold = np.array([_fold(image.exam.group) for image in images])
-    best_without = np.array([_best(table[:, fold != k]) for k in range(FOLDS)])[fold]
+    best_without = np.array([_best(table[:, fold != k], counts[:, fold != k]) for k in range(FOLDS)])[fold]
     scores = table[best_without, range(len(images))].tolist()
     return Tuned(
-        points[_best(table)],
+        points[_best(table, counts)],
         [points[best] for best in best_without],
         [None if np.isnan(score) else score for score in scores],
     )
 
 
-def _table(images: Sequence[Scored]) -> tuple[list[OperatingPoint], np.ndarray]:
-    """All operating points, the notebook's first, and the score (points, images) of each, NaN if left out."""
+def _table(images: Sequence[Scored]) -> tuple[list[OperatingPoint], np.ndarray, np.ndarray]:
+    """All operating points, the notebook's first, and two arrays (points, images).
+
+    The score of each image, NaN if it is left out, and its number of boxes.
+    """
     image_scores = np.array([image.image_score for image in images])
     empty = np.array([0.0 if image.exam.boxes else np.nan for image in images])
     points: list[OperatingPoint] = []
     rows: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
     for threshold, min_area, shrink in itertools.product(THRESHOLDS, MIN_AREAS, SHRINKS):
         ungated = OperatingPoint(threshold, min_area, shrink, 0.0)
-        scores = [rsna_metric.image_score(image.exam.boxes, image.boxes(ungated)) for image in images]
-        values = np.array(scores, float)  # None becomes NaN
+        found = [image.boxes(ungated) for image in images]
+        number = np.array([len(boxes) for boxes in found], np.int32)
+        values = np.array(scores([image.exam for image in images], found.__getitem__), float)  # None is NaN
         for gate in MIN_IMAGE_SCORES:
             points.append(OperatingPoint(threshold, min_area, shrink, gate))
             rows.append(np.where(image_scores >= gate, values, empty))
-    return points, np.array(rows)
+            counts.append(np.where(image_scores >= gate, number, 0))
+    return points, np.array(rows), np.array(counts)
 
 
-def _best(table: np.ndarray) -> int:
-    """The row with the best mean; the first of equals, and row 0 if no image counts."""
+def _best(table: np.ndarray, counts: np.ndarray) -> int:
+    """The row with the best mean; of equals the one with the fewest boxes, and of those the first."""
     counted = ~np.isnan(table)
     means = np.where(counted, table, 0).sum(axis=1) / np.maximum(counted.sum(axis=1), 1)
-    return int(np.argmax(means))
+    return int(np.lexsort((counts.sum(axis=1), -means))[0])
 
 
 def _fold(group: str) -> int:

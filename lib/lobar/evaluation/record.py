@@ -14,6 +14,10 @@ from lobar.storage.records import Record
 # How much challenge metric a precision below float32 may lose: by the estimate, and by its 95 % interval
 MAX_COST = 0.002
 MAX_CERTAIN_COST = 0.02
+# The metric can tell two precisions apart only where float32 hits something. If none of 30 hits is lost, at
+# most a tenth of all is, with 95 % certainty: 0.02 of a metric of 0.2. Source: the rule of three (Hanley and
+# Lippman-Hand, If nothing goes wrong, is everything all right?, 1983)
+MIN_HITS = 30
 
 SYSTEMS = MappingProxyType(
     {
@@ -29,18 +33,35 @@ SYSTEMS = MappingProxyType(
 class Trial:
     """A precision of the network's arithmetic: its own operating point, tuned on all images, and its metric.
 
-    `metric` is cross-validated like that of `tuned`; `gain` is its paired difference from float32's.
+    `metric` is cross-validated like that of `tuned`; `gain` is its paired difference from float32's. `hits`
+    are the patients with an image on which float32 scores above 0; 0 in records of older versions.
     """
 
     point: OperatingPoint
     metric: Interval
     gain: Interval
+    hits: int = 0
 
     @property
     def offered(self) -> bool:
-        """Whether it costs at most MAX_COST here, and with 95 % certainty less than MAX_CERTAIN_COST."""
+        """Whether there is evidence that it costs next to nothing."""
+        return not self.objection
+
+    @property
+    def objection(self) -> str:
+        """Why it is not offered, empty if it is.
+
+        It must cost at most MAX_COST here, with 95 % certainty less than MAX_CERTAIN_COST, and MIN_HITS are
+        needed for that.
+        """
         gain, low = self.gain.metric, self.gain.low
-        return gain is not None and low is not None and gain >= -MAX_COST and low > -MAX_CERTAIN_COST
+        if self.hits < MIN_HITS or gain is None or low is None:
+            return (
+                f"too little evidence: float32 hits opacities of {self.hits} patients, {MIN_HITS} are needed"
+            )
+        if gain < -MAX_COST:
+            return f"it costs more than {MAX_COST:g}"
+        return "" if low > -MAX_CERTAIN_COST else f"it may cost {MAX_CERTAIN_COST:g}"
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def resolve(url: str) -> Model:
     return model if objects.exists(model.release) else champion(Registry(model.url))
 
 
+@drift.advice
 def drift_from_champion(place: Registry, exams: Sequence[Exam]) -> list[Shift]:
     """How labelled images compare with those that the champion was trained on; empty if there is no champion.
 

@@ -77,6 +77,7 @@ def score(model: Model, training: Training, dataset: Dataset) -> Result:
     }
     exact = tuned["float32"]
     boxes = [image.boxes(point) for image, point in zip(scored, exact.fair_points, strict=True)]
+    hits = len({exam.group for exam, value in zip(exams, exact.scores, strict=True) if value})
     scores = {
         "tuned": exact.scores,
         "notebook": operating_point.scores(exams, lambda i: scored[i].boxes(NOTEBOOK)),
@@ -92,6 +93,7 @@ def score(model: Model, training: Training, dataset: Dataset) -> Result:
                 point.point,
                 bootstrap.interval(exams, point.scores),
                 bootstrap.gain(exams, point.scores, exact.scores),
+                hits,
             )
             for name, point in tuned.items()
         },

@@ -1,5 +1,6 @@
 """Batches to probability maps, on OpenVINO (CPU, without TensorFlow) or TensorFlow (GPU)."""
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -25,6 +26,7 @@ FEATURES = (
 )  # fmt: skip
 IN_FLIGHT = 2
 K = TypeVar("K")
+log = logging.getLogger(__name__)
 
 
 def possible_precisions() -> list[str]:
@@ -47,7 +49,8 @@ def resolve_precision(choice: str, device: str, release: Release) -> str:
     """The precision to plan with: `auto` is resolved here, never on the node that predicts.
 
     On a CPU it becomes the fastest precision that the model offers for a CPU like this one; a GPU computes in
-    the precision that the model was trained in. Raises InputError if `choice` is not offered.
+    the precision that the model was trained in, with a warning, because that was not evaluated. Raises
+    InputError if `choice` is not offered.
     """
     if device == "gpu":
         trained = release.recipe.precision.value
@@ -56,6 +59,11 @@ def resolve_precision(choice: str, device: str, release: Release) -> str:
                 f"precision {choice}: on a GPU this model computes in {trained}; choose auto",
                 setting="precision",
             )
+        log.warning(
+            "on a GPU this model computes in %s: evaluate has not judged this, and the operating point is "
+            "that of float32 on a CPU",
+            trained,
+        )
         return trained
     if choice == "auto":
         features = cpu_features()
@@ -132,7 +140,10 @@ class OpenVino:
 
 
 class TensorFlow:
-    """A network on the GPU, or on the CPU if there is none."""
+    """A network on the GPU, or on the CPU if there is none.
+
+    Its output is the same in every run on one kind of GPU with one driver; on another kind it may differ.
+    """
 
     batch = 32
 
@@ -148,6 +159,7 @@ class TensorFlow:
                 f"there is no TensorFlow here ({error}); predict with the image that train uses"
             ) from error
         self._model = keras_backend.load(model, files.keras)
+        keras_backend.make_deterministic()
 
     def maps(self, batches: Iterable[tuple[K, np.ndarray]]) -> Iterator[tuple[K, np.ndarray]]:
         """As in `Engine`. Each batch is padded to one size, on which an image's sums may depend."""

@@ -69,6 +69,9 @@ def image_sha256(lineage: Lineage) -> str:
 def replay(lineage: Lineage) -> Row | Rejection:
     """The row computed again from the image and the model, or why the image is rejected.
 
+    Of a plan for a GPU it may differ in a confidence's last digits or at a threshold, unless the GPU and its
+    driver are the same.
+
     Raises InputError if the image, the model or the kind of CPU is not the planned one.
     """
     (result,) = shards.predict(lineage.plan, [lineage.image])

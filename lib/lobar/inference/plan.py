@@ -87,19 +87,21 @@ def make(images: str, model: Model, place: Prediction, request: Request) -> Plan
         for part in cut(inputs.count, inputs.shards)
     ]
     shifts = _drift(listed, model, inputs.recipe)
-    drift.warn(shifts, model.url)
     plan = Plan(inputs=inputs, slices=slices, other_objects=other_objects, drift=shifts)
     return records.create(place.plan, plan)
 
 
+@drift.advice
 def _drift(images: Sequence[Image], model: Model, recipe: Recipe) -> list[Shift]:
-    """How the images compare with the training images; unreadable ones of the sample are skipped."""
+    """How the images compare with the training images, with warnings; unreadable ones are skipped."""
     from lobar.imaging import loader  # it decodes; the merge reads plans too and needs no decoder
 
     trained = records.read(model.training, Training).profile
     sample = loader.decoded(images[:DRIFT_SAMPLE], recipe.image_size, recipe.sampling)
     levels = (image.levels for image in sample if isinstance(image, loader.Decoded))
-    return drift.from_profile(images, levels, recipe.sampling, trained)
+    shifts = drift.from_profile(images, levels, recipe.sampling, trained)
+    drift.warn(shifts, model.url)
+    return shifts
 
 
 def cut(count: int, shards: int) -> list[range]:

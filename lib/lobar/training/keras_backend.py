@@ -14,7 +14,15 @@ with console.quiet():
 
     ops.zeros(1)  # looks for devices now; otherwise its messages would appear during the run
 
-__all__ = ["keras", "layers", "load", "ops"]
+__all__ = ["keras", "layers", "load", "make_deterministic", "ops"]
+
+
+def make_deterministic() -> None:
+    """Make the same operations give the same bytes in every run on one kind of device, GPUs included."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
 
 
 def load(model: Model, sha256: str) -> keras.Model:

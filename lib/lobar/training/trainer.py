@@ -19,7 +19,7 @@ from lobar.storage import records
 from lobar.storage.layout import Dataset, Model
 from lobar.training import distributed, export, losses, networks
 from lobar.training.checkpoints import Checkpoints
-from lobar.training.keras_backend import keras
+from lobar.training.keras_backend import keras, make_deterministic
 from lobar.training.recipe import Recipe
 from lobar.training.record import Epoch, Training, TrainingInputs
 from lobar.training.sampler import Split, batches, load
@@ -36,10 +36,7 @@ def compile_network(recipe: Recipe, seed: int) -> keras.Model:
     """The network of a recipe with seeded weights, optimizer, loss and metrics."""
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision.value)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        tf.config.experimental.enable_op_determinism()
+    make_deterministic()
     with distributed.all_gpus():
         model = networks.create(recipe)
         model.compile(
@@ -151,6 +148,11 @@ def run(dataset: Dataset, model: Model, recipe: Recipe, seed: int) -> Training:
         export.warm_start(network, Model(recipe.init), initial.files)
     train, rejected = load(read_index(dataset, "train"), recipe, "train")
     valid, also_rejected = load(read_index(dataset, "valid"), recipe, "valid")
+    if not any(exam.boxes for exam in train.exams):
+        log.warning(
+            "none of the %d training images is positive: the network can only learn to find nothing",
+            len(train.exams),
+        )
     history = fit(network, train, valid, recipe, seed, checkpoints)
     table = pd.DataFrame([asdict(epoch) for epoch in history]).to_csv(index=False, lineterminator="\n")
     record = Training(
