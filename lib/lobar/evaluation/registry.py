@@ -1,5 +1,6 @@
 """Which model is the champion: numbered records, only ever added, each with its decision and the reason."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from lobar.storage.layout import Dataset, Model, Registry
 from lobar.storage.records import Record
 
 RECORD = re.compile(r"(\d{6})\.json")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,32 +147,48 @@ def promote(place: Registry, challenger: Model, dataset: Dataset, min_gain: floa
             return decision
 
 
-def roll_back(place: Registry) -> Decision:
-    """Make the previous champion champion again. Raises InputError if there was none."""
+def roll_back(place: Registry, removed: Model) -> Decision:
+    """Make the champion before `removed` champion again. The same rollback again finds its record.
+
+    Raises InputError if `removed` is not the champion, or there was none before it.
+    """
     objects.check_create(place.url)
-    decisions = history(place)
+    while True:
+        decisions = history(place)
+        champions, rolled_back = _replay(decisions)
+        if not champions or champions[-1].model != removed.url:
+            if done := rolled_back.get(removed.url):
+                log.info("rolled back already: %s", removed.url)
+                return done
+            current = champions[-1].model if champions else "none yet"
+            raise InputError(f"{removed.url}: not the champion, which is {current}", setting="rollback")
+        if len(champions) < 2:
+            raise InputError(f"{place.url}: there is no earlier champion to roll back to")
+        decision = Decision(
+            number=len(decisions) + 1,
+            inputs=None,
+            champion=champions[-2],
+            promoted=False,
+            rolled_back=True,
+            reason=f"rolled back from {removed.url}",
+            comparison=None,
+        )
+        # if another record was first, it may be that of the same rollback
+        if _create(place, decision):
+            return decision
+
+
+def _replay(decisions: Sequence[Decision]) -> tuple[list[Champion], dict[str, Decision]]:
+    """All champions that were not rolled back, and the rollback of each model not promoted since."""
     champions: list[Champion] = []
+    rolled_back: dict[str, Decision] = {}
     for decision in decisions:
         if decision.promoted and decision.champion:
             champions.append(decision.champion)
+            rolled_back.pop(decision.champion.model, None)
         elif decision.rolled_back:
-            champions.pop()
-    if len(champions) < 2:
-        raise InputError(f"{place.url}: there is no earlier champion to roll back to")
-    decision = Decision(
-        number=len(decisions) + 1,
-        inputs=None,
-        champion=champions[-2],
-        promoted=False,
-        rolled_back=True,
-        reason=f"rolled back from {champions[-1].model}",
-        comparison=None,
-    )
-    if not _create(place, decision):
-        raise InputError(
-            f"{place.record(decision.number)}: another decision came first; look at it, then try again"
-        )
-    return decision
+            rolled_back[champions.pop().model] = decision
+    return champions, rolled_back
 
 
 def _decided(decisions: Sequence[Decision], inputs: PromotionInputs) -> Decision | None:
