@@ -18,6 +18,7 @@ from lobar.synthetic import phantoms
 from tests.conftest import Run
 from tests.support.crashes import CHANGES, Crash, Kind, numbered
 from tests.support.undisturbed import (
+    SMALL,
     Job,
     check_complete,
     read_objects,
@@ -29,7 +30,7 @@ from tests.support.undisturbed import (
 
 ROOT = "memory:///crash-points"
 JOBS = ["demo-data", "label-index", "train", "evaluate", "plan", "predict", "merge-submission", "promote"]
-JOBS += ["rollback"]
+JOBS += ["nothing-new", "rollback"]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,9 @@ def golden() -> Iterator[dict[str, Job]]:
             jobs["promote"] = run_undisturbed(
                 store.operations, registry, "promote", *options, "--registry", registry
             )
+            options = [*jobs["label-index"].command, *SMALL, "--registry", registry]
+            jobs["nothing-new"] = run_undisturbed(store.operations, registry, *options)
+            assert {*jobs["nothing-new"].after} == {"000001.json", "000002.json"}
             registry = f"{ROOT}/champions"
             _add_champions(registry, "first", "second", "third")
             options = ["--registry", registry, "--rollback", f"{ROOT}/third"]

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from lobar.core.errors import InputError
@@ -18,8 +19,14 @@ from lobar.inference.release import Release
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model, Registry
 from lobar.storage.records import Record
+from lobar.training.record import Training, TrainingInputs
 
 RECORD = re.compile(r"(\d{6})\.json")
+# What a training is made from, in words; not the dataset's URL: every night makes another folder.
+COMPARED = MappingProxyType(
+    {"index": "dataset", "recipe": "recipe", "init_weights": "base weights", "seed": "seed", "lobar": "code"}
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -42,12 +49,21 @@ class PromotionInputs:
     lobar: str
 
 
+@dataclass(frozen=True)
+class Unchanged:
+    """A dataset that was not trained on: the training would repeat that of record `since`'s challenger."""
+
+    dataset: str
+    since: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decision(Record):
     """One record of the registry: the champion from then on, and why.
 
     `champion` is None until there is one. `promoted` says whether this record made it the champion,
-    `rolled_back` whether it removed the previous one. A rollback has neither inputs nor a comparison.
+    `rolled_back` whether it removed the previous one, `unchanged` that there was nothing new to train from.
+    Only a promotion, and a champion kept against a challenger, have inputs and a comparison.
     """
 
     MADE_BY: ClassVar[str] = "promote"
@@ -59,6 +75,7 @@ class Decision(Record):
     rolled_back: bool
     reason: str
     comparison: Comparison | None
+    unchanged: Unchanged | None = None
 
 
 def history(place: Registry) -> list[Decision]:
@@ -189,6 +206,49 @@ def _replay(decisions: Sequence[Decision]) -> tuple[list[Champion], dict[str, De
         elif decision.rolled_back:
             rolled_back[champions.pop().model] = decision
     return champions, rolled_back
+
+
+def skip_unchanged(place: Registry, inputs: TrainingInputs) -> Decision | None:
+    """Record that a training from `inputs` would only repeat that of the newest challenger.
+
+    Returns None, and records nothing, if there is something new, or the newest challenger is gone. The same
+    dataset again finds its record.
+    """
+    while True:
+        decisions = history(place)
+        newest = next((decision for decision in reversed(decisions) if decision.inputs), None)
+        if newest is None or (changes := _changes(newest, inputs)):
+            log.info("something to train: %s", changes if newest else "no decision in the registry yet")
+            return None
+        unchanged = Unchanged(inputs.dataset, newest.number)
+        if known := next((decision for decision in decisions if decision.unchanged == unchanged), None):
+            return known
+        objects.check_create(place.url)
+        decision = Decision(
+            number=len(decisions) + 1,
+            inputs=None,
+            champion=decisions[-1].champion,
+            promoted=False,
+            rolled_back=False,
+            reason=f"nothing new in {inputs.dataset}: nothing trained; {newest.number:06d}: {newest.reason}",
+            comparison=None,
+            unchanged=unchanged,
+        )
+        if _create(place, decision):
+            return decision
+
+
+def _changes(decision: Decision, inputs: TrainingInputs) -> str:
+    """What of `inputs` is not as in the training of a decision's challenger, in words; empty if nothing."""
+    assert decision.inputs is not None, "a decision on a challenger"
+    challenger = Model(decision.inputs.challenger.model)
+    since = f"since {decision.number:06d}.json"
+    try:
+        before = records.read(challenger.training, Training).inputs
+    except InputError as error:
+        return f"what has changed {since} cannot be read ({error})"
+    changed = [word for name, word in COMPARED.items() if getattr(before, name) != getattr(inputs, name)]
+    return f"{', '.join(changed)} changed {since}" if changed else ""
 
 
 def _decided(decisions: Sequence[Decision], inputs: PromotionInputs) -> Decision | None:
