@@ -13,7 +13,7 @@ def main(
     ] = "",
     min_gain: Annotated[
         float, typer.Option(min=0, help="gain of the challenge metric that the challenger needs")
-    ] = 0.0,
+    ] = 0.03,
     rollback: Annotated[
         str, typer.Option(help="folder of the champion to remove; the one before it is restored")
     ] = "",

@@ -1,5 +1,6 @@
 """Our own workflow files: what they run and declare, and what must agree."""
 
+import inspect
 import json
 import re
 import sys
@@ -12,7 +13,7 @@ import typer
 import yaml
 
 from jobs import __main__ as jobs
-from jobs import label_index, plan
+from jobs import label_index, plan, promote
 from lobar.inference import engines
 from lobar.workflow import steps
 from tests.conftest import WORKFLOW
@@ -139,6 +140,20 @@ def test_possible_values_are_those_of_the_jobs() -> None:
         "precision": ["auto", *engines.PRECISIONS],
         "operating-point": [*get_args(options["operating_point"])],
     }
+
+
+def test_workflows_and_jobs_have_the_same_defaults() -> None:
+    """Of the options that a person may leave out in both."""
+    values = {each["name"]: each["value"] for each in _spec("lobar.yaml")["arguments"]["parameters"]}
+    defaults = {
+        name: parameter.default
+        for job in (label_index, plan, promote)
+        for name, parameter in inspect.signature(job.main).parameters.items()
+    }
+    shared = {name for name in values if name.replace("-", "_") in defaults}
+    assert {"min-gain", "training", "valid-fraction", "seed", "images-per-shard", "device"} <= shared
+    for name in shared - {"recipe"}:  # label-index needs none
+        assert type(defaults[name.replace("-", "_")])(values[name]) == defaults[name.replace("-", "_")], name
 
 
 def test_chains_agree_on_inputs_of_the_same_name() -> None:
