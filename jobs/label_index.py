@@ -1,8 +1,11 @@
 """label-index: join label table, images and groups into a dataset with its split."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from lobar.data.record import Manifest
 
 
 def main(
@@ -18,31 +21,62 @@ def main(
     max_rejected: Annotated[
         float, typer.Option(min=0, max=1, help="share of patients that may be rejected")
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="random seed of the split")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="random seed of the split and of the training")] = 0,
     registry: Annotated[
         str,
         typer.Option(help="registry; warn if the images differ from those that its champion was trained on"),
     ] = "",
+    recipe: Annotated[
+        str, typer.Option(help="recipe of the training that follows: says whether it would be a repetition")
+    ] = "",
+    changes: Annotated[
+        str, typer.Option("--set", help="fields of the recipe to change: key=value,key=value")
+    ] = "",
+    training: Annotated[
+        Literal["if-changed", "always"],
+        typer.Option(
+            help="if-changed: not needed if it would repeat that of the registry's newest challenger"
+        ),
+    ] = "if-changed",
+    figures: Annotated[
+        str, typer.Option(help="folder for a file that contains only 1 (training needed) or 0")
+    ] = "",
 ) -> None:
-    from lobar.core import rejections
+    from jobs import figures as outputs
     from lobar.data import index
     from lobar.data.record import Manifest, Source
-    from lobar.evaluation.registry import drift_from_champion
+    from lobar.evaluation.registry import drift_from_champion, skip_unchanged
     from lobar.storage import records
     from lobar.storage.layout import Dataset, Registry
     from lobar.storage.objects import absolute
+    from lobar.training import recipe as recipes
+    from lobar.training.record import inputs_of
 
+    chosen = recipes.load(recipe, changes) if recipe else None  # a wrong recipe ends here, without a GPU
     source = Source(
         absolute(labels), absolute(images), absolute(groups) if groups else "", valid_fraction, seed
     )
     dataset = Dataset(out)
     built = index.build(source, max_rejected)
-    if records.find(dataset.manifest, Manifest, built.inputs):
+    manifest = records.find(dataset.manifest, Manifest, built.inputs)
+    if manifest:
         print(f"dataset is complete already: {dataset.url}")
-        return
-    shifts = drift_from_champion(Registry(registry), built.exams) if registry else []
-    manifest = index.write(dataset, built, shifts)
-    print(f"dataset: {dataset.url}")
+    else:
+        shifts = drift_from_champion(Registry(registry), built.exams) if registry else []
+        manifest = index.write(dataset, built, shifts)
+        print(f"dataset: {dataset.url}")
+    _print(manifest)
+    skipped = None
+    if registry and chosen and training == "if-changed":
+        skipped = skip_unchanged(Registry(registry), inputs_of(dataset, chosen, seed))
+    if skipped:
+        print(f"{skipped.reason}\nrecord: {Registry(registry).record(skipped.number)}")
+    outputs.write(figures, {"training-needed": int(skipped is None)})
+
+
+def _print(manifest: "Manifest") -> None:
+    from lobar.core import rejections
+
     for name, split in (("train", manifest.train), ("valid", manifest.valid)):
         counts = f"{split.images} images, {split.positive} positive, {split.boxes} boxes"
         print(f"  {name}: {counts}, {split.groups} groups")

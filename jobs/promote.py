@@ -13,8 +13,10 @@ def main(
     ] = "",
     min_gain: Annotated[
         float, typer.Option(min=0, help="gain of the challenge metric that the challenger needs")
-    ] = 0.0,
-    rollback: Annotated[bool, typer.Option("--rollback", help="restore the previous champion")] = False,
+    ] = 0.03,
+    rollback: Annotated[
+        str, typer.Option(help="folder of the champion to remove; the one before it is restored")
+    ] = "",
     report: Annotated[str, typer.Option(help="file for a page on the decision")] = "",
     figures: Annotated[str, typer.Option(help="folder for a file that contains only 1 (promoted) or 0")] = "",
 ) -> None:
@@ -26,10 +28,10 @@ def main(
     from lobar.storage.objects import absolute, publish
 
     if (challenger or dataset or report) if rollback else not (challenger and dataset):
-        raise InputError("promote takes either --rollback alone, or --challenger and --dataset")
+        raise InputError("promote takes either --rollback MODEL alone, or --challenger and --dataset")
     place = Registry(registry)
     if rollback:
-        decision = registries.roll_back(place)
+        decision = registries.roll_back(place, Model(rollback))
     else:
         decision = registries.promote(place, Model(challenger), Dataset(dataset), min_gain)
     outputs.write(figures, {"promoted": int(decision.promoted)})

@@ -192,15 +192,54 @@ def test_models_that_know_the_images_cannot_be_compared(bench: Bench) -> None:
 def test_rollback_goes_back_champion_by_champion(bench: Bench) -> None:
     for name, quality in (("first", 0.3), ("second", 0.4), ("kept out", 0.1), ("third", 0.5)):
         bench.promote(name, quality)
-    assert registry.roll_back(bench.place).champion == champion_of(bench, "second")
-    assert registry.roll_back(bench.place).champion == champion_of(bench, "first")
+    third, second, first = (Model(f"{bench.root}/{name}") for name in ("third", "second", "first"))
+    assert registry.roll_back(bench.place, third).champion == champion_of(bench, "second")
+    assert registry.roll_back(bench.place, second).champion == champion_of(bench, "first")
     newest = registry.history(bench.place)[-1]
     assert (newest.number, newest.inputs, newest.promoted, newest.rolled_back) == (6, None, False, True)
     assert newest.reason == f"rolled back from {bench.root}/second"
     with pytest.raises(InputError, match="no earlier champion to roll back to"):
-        registry.roll_back(bench.place)
+        registry.roll_back(bench.place, first)
     assert bench.promote("third", 0.5).promoted  # asked for again, it is compared again
     assert bench.champion == "third"
+    assert registry.roll_back(bench.place, third).number == 8  # and can be rolled back again
+
+
+def test_a_repeated_rollback_goes_back_once(bench: Bench) -> None:
+    for name, quality in (("first", 0.3), ("second", 0.4), ("third", 0.5)):
+        bench.promote(name, quality)
+    third = Model(f"{bench.root}/third")
+    once = registry.roll_back(bench.place, third)
+    assert registry.roll_back(bench.place, third) == once
+    bench.promote("fourth", 0.6)
+    assert registry.roll_back(bench.place, third) == once  # also if it is repeated late
+    assert bench.champion == "fourth"
+    for name in ("second", "none"):
+        with pytest.raises(InputError, match=rf"{name}: not the champion, which is \S+/fourth"):
+            registry.roll_back(bench.place, Model(f"{bench.root}/{name}"))
+    assert [decision.number for decision in registry.history(bench.place)] == [1, 2, 3, 4, 5]
+
+
+def test_of_two_rollbacks_at_once_both_find_one_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, quality in (("first", 0.3), ("second", 0.4), ("third", 0.5)):
+        bench.promote(name, quality)
+    read, waited, both = registry.history, set[int](), threading.Barrier(2)
+
+    def history(place: Registry) -> list[Decision]:  # both have read the registry before either writes
+        decisions = read(place)
+        if (thread := threading.get_ident()) not in waited:
+            waited.add(thread)
+            both.wait(10)
+        return decisions
+
+    third = Model(f"{bench.root}/third")
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(registry, "history", history)
+        jobs = [pool.submit(registry.roll_back, bench.place, third) for _ in range(2)]
+        first, second = (job.result() for job in jobs)
+    decisions = registry.history(bench.place)
+    assert first == second == decisions[-1]
+    assert (len(decisions), bench.champion) == (4, "second")
 
 
 def test_altered_and_missing_records_are_found(bench: Bench) -> None:
@@ -247,7 +286,7 @@ def test_a_real_model_is_promoted_compared_and_planned_with(world: World, run: R
     assert f"file://{other}" in page
     assert "<script" not in page
 
-    # on a later dataset both run at their released points, on patients that neither knows
+    # on a later dataset both networks run, on patients that neither knows
     data = world.root / "data"
     more = ["label-index", f"--labels={data}/train_labels.csv", f"--images={data}/train_images"]
     more += [f"--groups={data}/train_groups.csv", f"--out={tmp_path}/more", "--valid-fraction=0.6"]
@@ -268,10 +307,12 @@ def test_a_real_model_is_promoted_compared_and_planned_with(world: World, run: R
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "either --rollback alone, or --challenger and --dataset"),
-        (["--rollback", "--challenger=x"], "either --rollback alone"),
-        (["--rollback", "--report=x"], "either --rollback alone"),
-        (["--challenger=x"], "either --rollback alone"),
+        ([], "either --rollback MODEL alone, or --challenger and --dataset"),
+        (["--rollback=m", "--challenger=x"], "either --rollback MODEL alone"),
+        (["--rollback=m", "--report=x"], "either --rollback MODEL alone"),
+        (["--challenger=x"], "either --rollback MODEL alone"),
+        (["--rollback"], "requires an argument"),
+        (["--rollback=m"], "/m: not the champion, which is none yet (option --rollback)"),
         (["--challenger=none", "--dataset=none"], "none/release.json: not there; run evaluate first"),
     ],
 )

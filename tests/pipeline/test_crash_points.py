@@ -3,6 +3,7 @@
 Then it runs again, and the objects equal those of a run without a fault. Every operation is tested.
 """
 
+import json
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import fsspec
 import pytest
 
-from lobar.storage import retry
+from lobar.evaluation.registry import Champion, Decision
+from lobar.storage import records, retry
+from lobar.storage.layout import Registry
 from lobar.synthetic import phantoms
 from tests.conftest import Run
 from tests.support.crashes import CHANGES, Crash, Kind, numbered
 from tests.support.undisturbed import (
+    SMALL,
     Job,
     check_complete,
     read_objects,
@@ -26,6 +30,7 @@ from tests.support.undisturbed import (
 
 ROOT = "memory:///crash-points"
 JOBS = ["demo-data", "label-index", "train", "evaluate", "plan", "predict", "merge-submission", "promote"]
+JOBS += ["nothing-new", "rollback"]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +48,25 @@ def golden() -> Iterator[dict[str, Job]]:
             jobs["promote"] = run_undisturbed(
                 store.operations, registry, "promote", *options, "--registry", registry
             )
+            options = [*jobs["label-index"].command, *SMALL, "--registry", registry]
+            jobs["nothing-new"] = run_undisturbed(store.operations, registry, *options)
+            assert {*jobs["nothing-new"].after} == {"000001.json", "000002.json"}
+            registry = f"{ROOT}/champions"
+            _add_champions(registry, "first", "second", "third")
+            options = ["--registry", registry, "--rollback", f"{ROOT}/third"]
+            jobs["rollback"] = run_undisturbed(store.operations, registry, "promote", *options)
+            assert json.loads(jobs["rollback"].after["000004.json"])["champion"]["model"] == f"{ROOT}/second"
         patch.setattr(retry, "FIRST_WAIT", 0.001)
         yield jobs
+
+
+def _add_champions(registry: str, *names: str) -> None:
+    for number, name in enumerate(names, start=1):
+        promoted = Decision(
+            number=number, inputs=None, champion=Champion(f"{ROOT}/{name}", ""), promoted=True,
+            rolled_back=False, reason="", comparison=None,
+        )  # fmt: skip
+        records.create(Registry(registry).record(number), promoted)
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -1,5 +1,6 @@
 """Our own workflow files: what they run and declare, and what must agree."""
 
+import inspect
 import json
 import re
 import sys
@@ -12,7 +13,7 @@ import typer
 import yaml
 
 from jobs import __main__ as jobs
-from jobs import plan
+from jobs import label_index, plan, promote
 from lobar.inference import engines
 from lobar.workflow import steps
 from tests.conftest import WORKFLOW
@@ -23,6 +24,7 @@ RUNNABLE = ["full.yaml", "predict.yaml", "retrain.yaml"]
 FILES = ["lobar.yaml", *RUNNABLE]
 CHAINS = ["full", "predict", "retrain"]
 SHARDS = "tasks.plan.outputs.parameters.shards"
+TRAINING_NEEDED = "tasks.label-index.outputs.parameters.training-needed"
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def _steps() -> list[steps.Step]:
         step
         for name in RUNNABLE
         for task in steps.read(WORKFLOWS / name, {}).tasks
-        for step in task.expand({SHARDS: "1"})
+        for step in task.expand({SHARDS: "1", TRAINING_NEEDED: "1"})
     ]
 
 
@@ -99,6 +101,16 @@ def test_retrain_ends_with_a_comparison() -> None:
     assert folders | {"--registry=r/registry", "--min-gain=0.01"} <= {*read.tasks[-1].steps[0].command}
 
 
+def test_retrain_ends_after_label_index_if_there_is_nothing_new() -> None:
+    """What label-index compares is what train is started with."""
+    label_index, *others = steps.read(WORKFLOWS / "retrain.yaml", {"recipe": "demo", "seed": "3"}).tasks
+    assert [len(task.expand({TRAINING_NEEDED: "1"})) for task in others] == [1, 1, 1]
+    assert [len(task.expand({TRAINING_NEEDED: "0"})) for task in others] == [0, 0, 0]
+    compared, trained = label_index.steps[0].command, others[0].steps[0].command
+    assert {"--recipe=demo", "--set=", "--seed=3"} <= {*compared} & {*trained}
+    assert "--training=if-changed" in compared
+
+
 def test_each_file_starts_one_chain_of_the_template() -> None:
     """What they share is in the template alone, so that it is the same in each of them."""
     for name, chain in zip(RUNNABLE, CHAINS, strict=True):
@@ -121,12 +133,27 @@ def test_every_parameter_is_declared_once_with_a_value_and_a_description() -> No
 
 def test_possible_values_are_those_of_the_jobs() -> None:
     parameters = _spec("lobar.yaml")["arguments"]["parameters"]
-    options = get_type_hints(plan.main)
+    options = get_type_hints(plan.main) | get_type_hints(label_index.main)
     assert {each["name"]: each["enum"] for each in parameters if "enum" in each} == {
+        "training": [*get_args(options["training"])],
         "device": [*get_args(options["device"])],
         "precision": ["auto", *engines.PRECISIONS],
         "operating-point": [*get_args(options["operating_point"])],
     }
+
+
+def test_workflows_and_jobs_have_the_same_defaults() -> None:
+    """Of the options that a person may leave out in both."""
+    values = {each["name"]: each["value"] for each in _spec("lobar.yaml")["arguments"]["parameters"]}
+    defaults = {
+        name: parameter.default
+        for job in (label_index, plan, promote)
+        for name, parameter in inspect.signature(job.main).parameters.items()
+    }
+    shared = {name for name in values if name.replace("-", "_") in defaults}
+    assert {"min-gain", "training", "valid-fraction", "seed", "images-per-shard", "device"} <= shared
+    for name in shared - {"recipe"}:  # label-index needs none
+        assert type(defaults[name.replace("-", "_")])(values[name]) == defaults[name.replace("-", "_")], name
 
 
 def test_chains_agree_on_inputs_of_the_same_name() -> None:

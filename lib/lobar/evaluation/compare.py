@@ -3,15 +3,19 @@
 import itertools
 from dataclasses import dataclass
 
+import numpy as np
+
 from lobar.core import console
+from lobar.core.concurrency import cpus, ordered_map
 from lobar.core.errors import InputError
 from lobar.data.index import Exam, read_index
 from lobar.data.record import Manifest
-from lobar.evaluation import analysis, bootstrap, rsna_metric
+from lobar.evaluation import analysis, bootstrap, operating_point
 from lobar.evaluation.bootstrap import Interval
+from lobar.evaluation.operating_point import Scored
 from lobar.evaluation.record import Evaluation
-from lobar.imaging.loader import Rejected
-from lobar.inference import maps, postprocess
+from lobar.imaging.loader import Decoded, Rejected
+from lobar.inference import maps
 from lobar.inference.engines import OpenVino
 from lobar.inference.release import Release
 from lobar.storage import records, tables
@@ -51,10 +55,13 @@ class Comparison:
 def compare(challenger: Model, champion: Model | None, dataset: Dataset) -> Comparison:
     """Compare a challenger with the champion, or before the first one with the detector without a network."""
     exams = read_index(dataset, "valid")
-    ours = scores_on(challenger, dataset, exams)
-    theirs = scores_on(champion, dataset, exams) if champion else scores_without_network(challenger, dataset)
     known = {exam.group for model in (challenger, champion) if model for exam in known_to(model)}
-    compared = [e for e in exams if e.group not in known and e.patient_id in ours and e.patient_id in theirs]
+    unknown = [exam for exam in exams if exam.group not in known]
+    ours = scores_on(challenger, dataset, unknown)
+    theirs = (
+        scores_on(champion, dataset, unknown) if champion else scores_without_network(challenger, dataset)
+    )
+    compared = [exam for exam in unknown if exam.patient_id in ours and exam.patient_id in theirs]
 
     def gain(chosen: list[Exam]) -> Interval:
         both = ([scores[exam.patient_id] for exam in chosen] for scores in (ours, theirs))
@@ -90,22 +97,30 @@ def _differing(
 def scores_on(model: Model, dataset: Dataset, exams: list[Exam]) -> dict[str, float | None]:
     """A released model's challenge score of each of `exams` that can be read, by patient id.
 
-    On the dataset that its operating point was tuned on these are the cross-validated scores of its
-    evaluation, so that nothing is tuned on itself; on another one the network runs, at the released point.
+    Each image is scored at the operating point that the other folds of `exams` choose, never at the released
+    one, which may have been tuned on the same images. The scores are those of the model's evaluation if that
+    was on this dataset and tuned on no other images; else the network runs.
     """
     release = records.read(model.release, Release)
     if _evaluated_on(release, dataset):
-        return _column(model, "score_tuned")
-    point, recipe = release.precisions["float32"].tuned, release.recipe
-    images = maps.predict({"float32": OpenVino(model, release.files, "float32")}, exams, recipe)
-    scores: dict[str, float | None] = {}
-    for image in console.progress(images, len(exams), f"images for {model.url}"):
+        evaluated = _column(model, "score_tuned")
+        if evaluated.keys() <= {exam.patient_id for exam in exams}:
+            return evaluated
+
+    def examine(image: tuple[Decoded[Exam], dict[str, np.ndarray]] | Rejected[Exam]) -> list[Scored]:
         if isinstance(image, Rejected):
-            continue
-        exam, probabilities = image[0].item, image[1]["float32"]
-        boxes = postprocess.detect(probabilities, exam.rows, exam.columns, point)
-        scores[exam.patient_id] = rsna_metric.image_score(exam.boxes, boxes)
-    return scores
+            return []
+        return [operating_point.score_map(image[0].item, image[1]["float32"])]
+
+    network = {"float32": OpenVino(model, release.files, "float32")}
+    images = console.progress(
+        maps.predict(network, exams, release.recipe), len(exams), f"images for {model.url}"
+    )
+    scored = [one for found in ordered_map(examine, images, cpus(), 4 * cpus()) for one in found]
+    if not scored:
+        return {}
+    tuned = operating_point.tune(scored)
+    return {one.exam.patient_id: score for one, score in zip(scored, tuned.scores, strict=True)}
 
 
 def scores_without_network(model: Model, dataset: Dataset) -> dict[str, float | None]:

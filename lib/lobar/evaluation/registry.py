@@ -1,8 +1,10 @@
 """Which model is the champion: numbered records, only ever added, each with its decision and the reason."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from lobar.core.errors import InputError
@@ -17,8 +19,15 @@ from lobar.inference.release import Release
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model, Registry
 from lobar.storage.records import Record
+from lobar.training.record import Training, TrainingInputs
 
 RECORD = re.compile(r"(\d{6})\.json")
+# What a training is made from, in words; not the dataset's URL: every night makes another folder.
+COMPARED = MappingProxyType(
+    {"index": "dataset", "recipe": "recipe", "init_weights": "base weights", "seed": "seed", "lobar": "code"}
+)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,21 @@ class PromotionInputs:
     lobar: str
 
 
+@dataclass(frozen=True)
+class Unchanged:
+    """A dataset that was not trained on: the training would repeat that of record `since`'s challenger."""
+
+    dataset: str
+    since: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Decision(Record):
     """One record of the registry: the champion from then on, and why.
 
     `champion` is None until there is one. `promoted` says whether this record made it the champion,
-    `rolled_back` whether it removed the previous one. A rollback has neither inputs nor a comparison.
+    `rolled_back` whether it removed the previous one, `unchanged` that there was nothing new to train from.
+    Only a promotion, and a champion kept against a challenger, have inputs and a comparison.
     """
 
     MADE_BY: ClassVar[str] = "promote"
@@ -57,6 +75,7 @@ class Decision(Record):
     rolled_back: bool
     reason: str
     comparison: Comparison | None
+    unchanged: Unchanged | None = None
 
 
 def history(place: Registry) -> list[Decision]:
@@ -146,32 +165,91 @@ def promote(place: Registry, challenger: Model, dataset: Dataset, min_gain: floa
             return decision
 
 
-def roll_back(place: Registry) -> Decision:
-    """Make the previous champion champion again. Raises InputError if there was none."""
+def roll_back(place: Registry, removed: Model) -> Decision:
+    """Make the champion before `removed` champion again. The same rollback again finds its record.
+
+    Raises InputError if `removed` is not the champion, or there was none before it.
+    """
     objects.check_create(place.url)
-    decisions = history(place)
+    while True:
+        decisions = history(place)
+        champions, rolled_back = _replay(decisions)
+        if not champions or champions[-1].model != removed.url:
+            if done := rolled_back.get(removed.url):
+                log.info("rolled back already: %s", removed.url)
+                return done
+            current = champions[-1].model if champions else "none yet"
+            raise InputError(f"{removed.url}: not the champion, which is {current}", setting="rollback")
+        if len(champions) < 2:
+            raise InputError(f"{place.url}: there is no earlier champion to roll back to")
+        decision = Decision(
+            number=len(decisions) + 1,
+            inputs=None,
+            champion=champions[-2],
+            promoted=False,
+            rolled_back=True,
+            reason=f"rolled back from {removed.url}",
+            comparison=None,
+        )
+        # if another record was first, it may be that of the same rollback
+        if _create(place, decision):
+            return decision
+
+
+def _replay(decisions: Sequence[Decision]) -> tuple[list[Champion], dict[str, Decision]]:
+    """All champions that were not rolled back, and the rollback of each model not promoted since."""
     champions: list[Champion] = []
+    rolled_back: dict[str, Decision] = {}
     for decision in decisions:
         if decision.promoted and decision.champion:
             champions.append(decision.champion)
+            rolled_back.pop(decision.champion.model, None)
         elif decision.rolled_back:
-            champions.pop()
-    if len(champions) < 2:
-        raise InputError(f"{place.url}: there is no earlier champion to roll back to")
-    decision = Decision(
-        number=len(decisions) + 1,
-        inputs=None,
-        champion=champions[-2],
-        promoted=False,
-        rolled_back=True,
-        reason=f"rolled back from {champions[-1].model}",
-        comparison=None,
-    )
-    if not _create(place, decision):
-        raise InputError(
-            f"{place.record(decision.number)}: another decision came first; look at it, then try again"
+            rolled_back[champions.pop().model] = decision
+    return champions, rolled_back
+
+
+def skip_unchanged(place: Registry, inputs: TrainingInputs) -> Decision | None:
+    """Record that a training from `inputs` would only repeat that of the newest challenger.
+
+    Returns None, and records nothing, if there is something new, or the newest challenger is gone. The same
+    dataset again finds its record.
+    """
+    while True:
+        decisions = history(place)
+        newest = next((decision for decision in reversed(decisions) if decision.inputs), None)
+        if newest is None or (changes := _changes(newest, inputs)):
+            log.info("something to train: %s", changes if newest else "no decision in the registry yet")
+            return None
+        unchanged = Unchanged(inputs.dataset, newest.number)
+        if known := next((decision for decision in decisions if decision.unchanged == unchanged), None):
+            return known
+        objects.check_create(place.url)
+        decision = Decision(
+            number=len(decisions) + 1,
+            inputs=None,
+            champion=decisions[-1].champion,
+            promoted=False,
+            rolled_back=False,
+            reason=f"nothing new in {inputs.dataset}: nothing trained; {newest.number:06d}: {newest.reason}",
+            comparison=None,
+            unchanged=unchanged,
         )
-    return decision
+        if _create(place, decision):
+            return decision
+
+
+def _changes(decision: Decision, inputs: TrainingInputs) -> str:
+    """What of `inputs` is not as in the training of a decision's challenger, in words; empty if nothing."""
+    assert decision.inputs is not None, "a decision on a challenger"
+    challenger = Model(decision.inputs.challenger.model)
+    since = f"since {decision.number:06d}.json"
+    try:
+        before = records.read(challenger.training, Training).inputs
+    except InputError as error:
+        return f"what has changed {since} cannot be read ({error})"
+    changed = [word for name, word in COMPARED.items() if getattr(before, name) != getattr(inputs, name)]
+    return f"{', '.join(changed)} changed {since}" if changed else ""
 
 
 def _decided(decisions: Sequence[Decision], inputs: PromotionInputs) -> Decision | None:

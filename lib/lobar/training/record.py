@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lobar.core.rejections import Rejection
-from lobar.data.record import Profile
+from lobar.core.version import code_version
+from lobar.data.record import Manifest, Profile
+from lobar.storage import records
+from lobar.storage.layout import Dataset, Model
 from lobar.storage.records import Record
 from lobar.training.recipe import Recipe
 
@@ -68,3 +71,17 @@ class Training(Record):
     parameters: int
     profile: Profile
     rejected: list[Rejection]
+
+
+def inputs_of(dataset: Dataset, recipe: Recipe, seed: int) -> TrainingInputs:
+    """What a training would be made from. Raises InputError if the dataset or the `init` model is missing."""
+    initial = records.read(Model(recipe.init).training, Training) if recipe.init else None
+    return TrainingInputs(
+        dataset=dataset.url,
+        index=records.read(dataset.manifest, Manifest).index,
+        recipe=recipe,
+        # not the Keras file, which holds the time
+        init_weights=initial.files.float32_weights if initial else "",
+        seed=seed,
+        lobar=code_version(),
+    )

@@ -11,17 +11,15 @@ import pandas as pd
 
 from lobar.core import console
 from lobar.core.errors import InputError
-from lobar.core.version import code_version
 from lobar.data import drift
 from lobar.data.index import read_index
-from lobar.data.record import Manifest
 from lobar.storage import records
 from lobar.storage.layout import Dataset, Model
 from lobar.training import distributed, export, losses, networks
 from lobar.training.checkpoints import Checkpoints
 from lobar.training.keras_backend import keras, make_deterministic
 from lobar.training.recipe import Recipe
-from lobar.training.record import Epoch, Training, TrainingInputs
+from lobar.training.record import Epoch, Training, inputs_of
 from lobar.training.sampler import Split, batches, load
 
 log = logging.getLogger(__name__)
@@ -127,25 +125,16 @@ def run(dataset: Dataset, model: Model, recipe: Recipe, seed: int) -> Training:
 
     Raises InputError if the dataset or the recipe is wrong, or another training is there.
     """
-    manifest = records.read(dataset.manifest, Manifest)
-    initial = records.read(Model(recipe.init).training, Training) if recipe.init else None
-    inputs = TrainingInputs(
-        dataset=dataset.url,
-        index=manifest.index,
-        recipe=recipe,
-        # not the Keras file, which holds the time
-        init_weights=initial.files.float32_weights if initial else "",
-        seed=seed,
-        lobar=code_version(),
-    )
+    inputs = inputs_of(dataset, recipe, seed)
     checkpoints = Checkpoints(model.checkpoints(records.digest(inputs)[:12]))
     if record := records.find(model.training, Training, inputs):
         log.info("trained already: %s", model.url)
         checkpoints.clear()  # an earlier attempt may have been killed while it did so
         return record
     network = compile_network(recipe, seed)
-    if initial:
-        export.warm_start(network, Model(recipe.init), initial.files)
+    if recipe.init:
+        initial = Model(recipe.init)
+        export.warm_start(network, initial, records.read(initial.training, Training).files)
     train, rejected = load(read_index(dataset, "train"), recipe, "train")
     valid, also_rejected = load(read_index(dataset, "valid"), recipe, "valid")
     if not any(exam.boxes for exam in train.exams):
