@@ -188,9 +188,9 @@ def test_argo_finds_its_artifact_repository(overlay: str) -> None:
 
 
 def test_deploy_needs_an_existing_overlay() -> None:
-    done = subprocess.run(
-        ["make", "-s", "deploy", "OVERLAY=none"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    # -o: never install, which would replace the environment of these tests if a requirement is newer
+    command = ["make", "-s", "-o", ".venv/installed", "deploy", "OVERLAY=none"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         2,
         f"deploy needs OVERLAY, one of: {' '.join(OVERLAYS)}",
