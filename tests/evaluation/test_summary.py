@@ -148,12 +148,12 @@ def test_after_argo_retry_the_earlier_starts_are_not_known(workflow: Workflow, t
 
 def test_a_pod_that_never_started_only_waited(tmp_path: Path) -> None:
     workflow = Workflow()
-    workflow.task("train", Attempt(0, None, 3600, "timeout"))
+    workflow.task("train", Attempt(0, None, 3600, "retry exceeded workflow deadline"))
     with served(tmp_path, workflow):
         lines = summary.tasks(NAME, summary.Prices(0.04, 0.6))
     assert lines == [
-        "train: timeout",
-        "  -> no node took the pod in time: check that the node pool and the container image exist",
+        "train: retry exceeded workflow deadline",
+        "  -> if the pod never started: check that its node pool and the container image exist",
         "where the time went",
         "  task   retries     took   waited      ran  cost",
         "  train        0  1:00:00  1:00:00  0:00:00  0.00",

@@ -1,8 +1,7 @@
 """Workflow files against Argo's own full schemas, made strict, and its offline lint."""
 
-import copy
-import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -17,24 +16,20 @@ FILES = [
     *(path for path in sorted((ROOT / "workflows").glob("*.yaml")) if path.name != "kustomization.yaml"),
     ROOT / "k8s/overlays/minio/demo-data.yaml",
 ]
-ARGO = "github.com/argoproj/argo-workflows/v4"
-LINT = ROOT / ".tools/argo/bin/lint"
-NEWER = {"pendingTimeout"}  # fields of Argo 4.1, which the schemas of an older Argo do not have
+OVERLAYS = sorted(path.name for path in (ROOT / "k8s/overlays").iterdir())
+VERSIONS = [line.split()[1] for line in (ROOT / "dev/argo/go.sum").read_text().splitlines()]
+LINTS = VERSIONS[1:]  # the versions whose argo command `make lint-workflows` builds
 
 
 @cache
-def _schemas() -> dict[str, dict[str, Any]]:
-    """Argo's schema of each kind, made strict: a field that it does not name is an error."""
-    folder = None
-    if shutil.which("go"):
-        command = ["go", "list", "-C", str(ROOT / "dev/argo"), "-m", "-f", "{{.Dir}}", ARGO]
-        folder = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    if not folder:
-        pytest.skip("no schemas: Argo's module is not in Go's cache (make lint-workflows downloads it)")
+def _schemas(version: str) -> dict[str, dict[str, Any]]:
+    """A version's schema of each kind, made strict: a field that it does not name is an error."""
+    folder = ROOT / ".tools/argo" / version / "src/manifests/base/crds/full"
+    if not folder.exists():
+        pytest.skip(f"no schemas of Argo {version} in .tools (make lint-workflows downloads them with Go)")
     schemas = {}
     for kind in ("workflows", "workflowtemplates", "cronworkflows"):
-        path = Path(folder, f"manifests/base/crds/full/argoproj.io_{kind}.yaml")
-        definition = yaml.load(path.read_text(), yaml.CSafeLoader)  # some MB
+        definition = yaml.load((folder / f"argoproj.io_{kind}.yaml").read_text(), yaml.CSafeLoader)  # some MB
         schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
         schema["properties"]["metadata"]["x-kubernetes-preserve-unknown-fields"] = True
         schemas[definition["spec"]["names"]["kind"]] = _strict(schema)
@@ -54,24 +49,31 @@ def _strict(schema: Any) -> Any:
     return strict
 
 
-def _errors(document: dict[str, Any]) -> list[str]:
+def _errors(document: dict[str, Any], version: str) -> list[str]:
     """The errors that the schema of its kind finds in a document."""
-    errors = jsonschema.Draft202012Validator(_schemas()[document["kind"]]).iter_errors(document)
-    messages = [f"{error.json_path}: {error.message}" for error in errors]
-    return [text for text in messages if not any(f"('{name}' was unexpected)" in text for name in NEWER)]
+    errors = jsonschema.Draft202012Validator(_schemas(version)[document["kind"]]).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in errors]
 
 
-def _documents() -> list[Any]:
-    return [
-        pytest.param(document, id=path.name)
-        for path in FILES
-        for document in yaml.safe_load_all(path.read_text())
-    ]
+def _deployed(overlay: str) -> dict[str, Any]:
+    """The WorkflowTemplate that `make deploy` applies."""
+    command = [Path(sys.executable).with_name("kubectl"), "kustomize", ROOT / "k8s/overlays" / overlay]
+    built = yaml.safe_load_all(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    (template,) = (each for each in built if each["kind"] == "WorkflowTemplate")
+    return template
 
 
-@pytest.mark.parametrize("document", _documents())
-def test_argos_schemas_know_every_field(document: dict[str, Any]) -> None:
-    assert _errors(document) == []
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
+def test_argos_schemas_know_every_field_of_the_files(path: Path, version: str) -> None:
+    for document in yaml.safe_load_all(path.read_text()):
+        assert _errors(document, version) == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_argos_schemas_know_every_field_that_deploy_applies(overlay: str, version: str) -> None:
+    assert _errors(_deployed(overlay), version) == []
 
 
 MUTATIONS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
@@ -81,17 +83,19 @@ MUTATIONS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         lambda w: w["spec"]["templates"][0]["dag"]["tasks"][0].update(depend="x"),
         "tasks[0]: Additional properties",
     ),
+    (lambda w: w["spec"]["templates"][3].update(pendingTimeout="1h"), "templates[3]: Additional properties"),
     (lambda w: w["spec"].update(parallelism="many"), "$.spec.parallelism: 'many' is not of type"),
     (lambda w: w["spec"]["podGC"].update(delay="60s"), "$.spec.podGC: Additional properties"),
     (lambda w: w["spec"]["metrics"]["prometheus"][0].pop("help"), "'help' is a required property"),
 ]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("change", "text"), MUTATIONS)
-def test_the_schemas_find_errors(change: Callable[[dict[str, Any]], object], text: str) -> None:
-    document = copy.deepcopy(yaml.safe_load((ROOT / "workflows/lobar.yaml").read_text()))
+def test_the_schemas_find_errors(change: Callable[[dict[str, Any]], object], text: str, version: str) -> None:
+    document = yaml.safe_load((ROOT / "workflows/lobar.yaml").read_text())
     change(document)
-    assert any(text in each for each in _errors(document)), _errors(document)
+    assert any(text in each for each in _errors(document, version)), _errors(document, version)
 
 
 LINTED = [
@@ -117,18 +121,21 @@ LINTED = [
 ]
 
 
+@pytest.mark.parametrize("version", LINTS)
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"), LINTED, ids=[new or "unchanged" for *_, new, _ in LINTED]
 )
-def test_argos_lint(tmp_path: Path, file: str, old: str, new: str, message: str | None) -> None:
-    if not LINT.exists():
-        pytest.skip("no lint of Argo in .tools (make lint-workflows builds it with Go)")
+def test_argos_lint(tmp_path: Path, file: str, old: str, new: str, message: str | None, version: str) -> None:
+    argo = ROOT / ".tools/argo" / version / "argo"
+    if not argo.exists():
+        pytest.skip(f"no argo command {version} in .tools (make lint-workflows builds it with Go)")
     for path in FILES:
         (tmp_path / path.name).write_text(path.read_text())
     text = (tmp_path / file).read_text()
     assert old in text
     (tmp_path / file).write_text(text.replace(old, new, 1))
-    done = subprocess.run([LINT, *tmp_path.iterdir()], capture_output=True, text=True, check=False)
+    command = [argo, "lint", "--offline", "--no-color", *tmp_path.iterdir()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     output = done.stdout + done.stderr
     if message is None:
         assert done.returncode == 0, output

@@ -20,10 +20,9 @@ RETRY = {
     "limit": str(RETRY_LIMIT),
     "retryPolicy": "Always",
     "expression": (
-        'lastRetry.exitCode in ["75", "137", "143", "-1"] and lastRetry.message != "timeout"'
-        ' and not (lastRetry.message contains "OOMKilled")'
+        'lastRetry.exitCode in ["75", "137", "143", "-1"] and not (lastRetry.message contains "OOMKilled")'
     ),
-    "backoff": {"duration": "10s", "factor": "3", "cap": "10m"},
+    "backoff": {"duration": "10s", "factor": "3"},
 }
 TAG = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 # A value that only the run will know: its name between private-use characters, which TAGS makes a tag again

@@ -10,7 +10,7 @@ ADVICE = (
     ("(exit code 75)", "external failure: submit again with the same dataset, model and prediction"),
     ("(exit code 1)", "an internal error: the log has the details"),
     ("OOMKilled", "out of memory: raise the template's memory limit"),
-    ("timeout", "no node took the pod in time: check that the node pool and the container image exist"),
+    ("workflow deadline", "if the pod never started: check that its node pool and the container image exist"),
 )
 LENGTH = 300
 EXAMPLES = 3
