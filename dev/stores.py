@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.error import HTTPError
 
-from azure.core.exceptions import ResourceExistsError
-from azure.storage.blob import BlobServiceClient
 from botocore.config import Config
 from botocore.session import Session
 
@@ -108,6 +106,9 @@ def make_bucket(kind: Kind, variables: Mapping[str, str], name: str) -> None:
                 if error.code != 409:
                     raise
         case "azure":
+            from azure.core.exceptions import ResourceExistsError
+            from azure.storage.blob import BlobServiceClient
+
             text = variables["AZURE_STORAGE_CONNECTION_STRING"]
             with BlobServiceClient.from_connection_string(text, retry_total=0) as client:
                 try:
