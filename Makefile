@@ -5,16 +5,17 @@ BIN := .venv/bin
 STORE ?= file
 RUN := runs/$(STORE)
 ROOT := $(RUN)
-ifeq ($(findstring |$(STORE)|,|file|s3|minio|),)
-$(error STORE=$(STORE) is unknown: use STORE=file, STORE=s3 or STORE=minio)
-endif
+ROOT.s3 := s3://lobar
+ROOT.minio := s3://lobar
+ROOT.gcs := gs://lobar
+ROOT.azure := abfs://lobar
 ifneq ($(STORE),file)
-ROOT := s3://lobar
+ROOT := $(or $(ROOT.$(STORE)),$(error STORE=$(STORE) is unknown: use file, s3, minio, gcs or azure))
 SERVE := $(BIN)/python -m dev.servers $(STORE) $(RUN)/store
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run main-job minio test check images push test-images lint-workflows test-cluster deploy bench bench-quality bench-ceiling \
+.PHONY: help install run main-job minio gcs azure test check images push test-images lint-workflows test-cluster deploy bench bench-quality bench-ceiling \
 	clean lock
 
 help: ## show this list
@@ -33,7 +34,7 @@ install: .venv/installed ## install lobar and its tools into .venv
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: install $(filter minio,$(STORE)) ## generate synthetic data, train and predict; STORE=file|s3|minio
+run: install $(filter minio gcs azure,$(STORE)) ## generate synthetic data, train and predict; STORE=file|s3|minio|gcs|azure
 	@$(if $(SERVE),$(SERVE) --) $(MAKE) --no-print-directory main-job
 	@echo "results: $(RUN)/report.html    $(RUN)/submission.csv"
 	@$(if $(SERVE),echo "the objects of $(ROOT) are in $(RUN)/store; to start the server again: $(SERVE)")
@@ -52,8 +53,27 @@ build-minio = command -v minio >/dev/null || test -x .tools/minio || { command -
 minio: ## build MinIO for STORE=minio with Go, unless it is on PATH
 	@$(call build-minio,put minio on PATH, install Go to build it, or use STORE=s3)
 
+# $(call build-gcs,message): builds an emulator of Google Cloud Storage; install-azure: Microsoft's of Azure Blob Storage
+build-gcs = command -v fake-gcs-server >/dev/null || test -x .tools/fake-gcs-server || { command -v go >/dev/null && \
+	echo "building fake-gcs-server with Go into .tools; this takes about 4 minutes, once" && \
+	CGO_ENABLED=0 GOBIN="$(CURDIR)/.tools" go install github.com/fsouza/fake-gcs-server@v1.56.1; } || \
+	{ echo "fake-gcs-server was not found: $(1)" >&2; exit 2; }
+install-azure = command -v azurite-blob >/dev/null || test -x .tools/azurite/node_modules/.bin/azurite-blob || { \
+	command -v npm >/dev/null && echo "installing Azurite with npm into .tools; this takes about 2 minutes, once" && \
+	mkdir -p .tools/azurite && cp dev/azurite/*.json .tools/azurite && \
+	npm ci --prefix .tools/azurite --ignore-scripts --no-audit --no-fund --loglevel=error; } || \
+	{ echo "Azurite was not found: $(1)" >&2; exit 2; }
+
+gcs: ## build the emulator for STORE=gcs with Go, unless it is on PATH
+	@$(call build-gcs,put fake-gcs-server on PATH or install Go to build it)
+
+azure: ## install the emulator for STORE=azure with npm, unless it is on PATH
+	@$(call install-azure,put azurite-blob on PATH or install Node.js with npm)
+
 test: check ## run make check and all tests; PARALLEL=number of processes
 	@($(call build-minio,its tests are skipped)) || true
+	@($(call build-gcs,its tests are skipped)) || true
+	@($(call install-azure,its tests are skipped)) || true
 	$(BIN)/python -m pytest -n $(PARALLEL) --dist loadfile
 
 check: install ## check format, lint, types, layers of imports and the Dockerfile
@@ -125,7 +145,7 @@ test-cluster: install minio $(addprefix .tools/argo/$(LOBAR_ARGO)/,argo workflow
 KUBECTL ?= $(BIN)/kubectl
 OVERLAYS := $(notdir $(wildcard k8s/overlays/*))
 
-deploy: install ## apply an overlay to the cluster of kubectl's context; OVERLAY=minio|gke|eks
+deploy: install ## apply an overlay to the cluster of kubectl's context; OVERLAY=minio|gke|eks|aks
 	@test -n "$(filter $(OVERLAY),$(OVERLAYS))" || { echo "deploy needs OVERLAY, one of: $(OVERLAYS)" >&2; exit 2; }
 	@$(KUBECTL) get crd workflowtemplates.argoproj.io >/dev/null || \
 		{ echo "Argo Workflows was not found in the cluster (see above): install it first" >&2; exit 2; }
@@ -153,7 +173,7 @@ clean: ## remove runs/; .venv and .tools are kept
 PIN := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 lock: install ## update and pin all dependencies with their hashes
-	$(PIN) --upgrade --extra gcs --extra train --extra test --extra lock --no-emit-package lobar pyproject.toml -o requirements/dev.txt
-	$(PIN) --constraint requirements/dev.txt --extra gcs pyproject.toml -o requirements/jobs.txt
-	$(PIN) --constraint requirements/dev.txt --extra gcs --extra train pyproject.toml -o requirements/train.txt
-	$(PIN) --constraint requirements/dev.txt --extra gcs --extra cuda pyproject.toml -o requirements/train-cuda.txt
+	$(PIN) --upgrade --extra azure --extra gcs --extra train --extra test --extra lock --no-emit-package lobar pyproject.toml -o requirements/dev.txt
+	$(PIN) --constraint requirements/dev.txt --extra azure --extra gcs pyproject.toml -o requirements/jobs.txt
+	$(PIN) --constraint requirements/dev.txt --extra azure --extra gcs --extra train pyproject.toml -o requirements/train.txt
+	$(PIN) --constraint requirements/dev.txt --extra azure --extra gcs --extra cuda pyproject.toml -o requirements/train-cuda.txt

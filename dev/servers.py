@@ -1,47 +1,42 @@
-"""Real S3 servers on loopback, for `make run STORE=…` and for the tests: SeaweedFS (s3) and MinIO (minio).
+"""Stores on loopback, for `make run STORE=…` and for the tests.
 
-python -m dev.servers s3|minio FOLDER [-- COMMAND …]
+SeaweedFS (s3) and MinIO (minio) are real S3 servers; fake-gcs-server (gcs) and Azurite (azure) are emulators.
+
+python -m dev.servers s3|minio|gcs|azure FOLDER [-- COMMAND …]
 """
 
 import fcntl
-import json
 import os
 import random
 import secrets
-import shutil
+import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, cast, get_args
+from typing import IO, Annotated, cast, get_args
 
 import typer
-from botocore.config import Config
+from azure.core.exceptions import AzureError
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.session import Session
 
-from dev import processes
+from dev import processes, stores
+from dev.stores import BUCKET, Kind
 from lobar.core import console
 from lobar.core.errors import InputError, OutsideError
 
-Kind = Literal["s3", "minio"]
-BUCKET = "lobar"
 LOG = "server.log"
-REGION = "us-east-1"  # the default of both servers
 READY_SECONDS = 60.0
-# SeaweedFS would wait 17 s for peers that do not exist; its data is on disk before that
-GRACE_SECONDS = {"s3": 0.5, "minio": 10.0}
-SEAWEEDFS_PORTS = ("s3.port", "filer.port", "s3.port.grpc", "filer.port.grpc", "master.port",
-                   "master.port.grpc", "volume.port", "volume.port.grpc")  # fmt: skip
+OTHER_STORES = ("AWS_", "AZURE_", "FSSPEC_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its S3 endpoint, the URL of its web console, its access keys, its process."""
+    """A running server: its endpoint, the URL of its web console if it has one, its keys, its process."""
 
     kind: Kind
     endpoint: str
@@ -51,17 +46,18 @@ class Server:
     process: subprocess.Popen[bytes] = field(repr=False)
 
     @property
+    def root(self) -> str:
+        """The URL of the server's bucket."""
+        return f"{stores.SCHEMES[self.kind]}://{BUCKET}"
+
+    @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that point s3fs and botocore to the server."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,  # the variable that botocore reads
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "no_proxy": "127.0.0.1",
-        }
+        """The environment variables that point a driver to the server."""
+        return self.environment_at(self.endpoint)
+
+    def environment_at(self, endpoint: str) -> dict[str, str]:
+        """The same for another endpoint, such as that of a proxy."""
+        return stores.environment(self.kind, endpoint, self.access_key, self.secret_key)
 
 
 @contextmanager
@@ -76,21 +72,16 @@ def serve(kind: Kind, folder: Path, port: int = 0, keys: tuple[str, str] | None 
     access_key, secret_key = keys or (secrets.token_hex(10), secrets.token_hex(20))
     ports = _ports(port)
     folder = folder.absolute()
-    # not the caller's environment, from which both servers would read settings and keys
-    environment = {"HOME": str(folder)}
     with _locked_log(folder) as log:
-        if kind == "s3":
-            command = _seaweedfs(folder, ports, access_key, secret_key)
-        else:
-            command = _minio(folder, ports)
-            environment |= {"MINIO_ROOT_USER": access_key, "MINIO_ROOT_PASSWORD": secret_key}
-            environment |= {"MINIO_UPDATE": "off"}
+        command, environment = stores.command(kind, folder, ports, access_key, secret_key)
+        # not the caller's environment, from which servers would read settings and keys
+        environment |= {"HOME": str(folder)}
         try:
             command = processes.ends_with_parent(command)
-            with processes.started(command, environment, GRACE_SECONDS[kind], log) as process:
+            with processes.started(command, environment, stores.GRACE_SECONDS[kind], log) as process:
                 log.close()  # the server has inherited the lock and holds it until it ends
                 urls = [f"http://127.0.0.1:{number}" for number in ports]
-                browser = urls[1] + ("/buckets/" if kind == "s3" else "")
+                browser = {"s3": f"{urls[1]}/buckets/", "minio": urls[1]}.get(kind, "")
                 server = Server(kind, urls[0], browser, access_key, secret_key, process)
                 _wait_until_ready(server, folder / LOG)
                 yield server
@@ -102,13 +93,7 @@ def serve(kind: Kind, folder: Path, port: int = 0, keys: tuple[str, str] | None 
 
 def make_bucket(server: Server, name: str = BUCKET) -> None:
     """Make a bucket unless it exists."""
-    _make_bucket(_client(server), name)
-
-
-def find_minio() -> Path | None:
-    """MinIO's program: on PATH, else where `make minio` builds it, else None."""
-    program = shutil.which("minio") or shutil.which(Path(__file__).parents[1] / ".tools/minio")
-    return Path(program) if program else None
+    stores.make_bucket(server.kind, server.environment, name)
 
 
 def _locked_log(folder: Path) -> IO[bytes]:
@@ -124,34 +109,6 @@ def _locked_log(folder: Path) -> IO[bytes]:
     return log
 
 
-def _seaweedfs(folder: Path, ports: Sequence[int], access_key: str, secret_key: str) -> list[str]:
-    """The command line of SeaweedFS: its S3 gateway with the master, volume and filer servers it needs."""
-    program = Path(sys.executable).with_name("weed")
-    if not program.exists():
-        raise InputError(f"{program}: SeaweedFS is not installed; run make install")
-    identity = {"name": BUCKET, "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"]}  # fmt: skip
-    config = folder / "s3.json"
-    config.unlink(missing_ok=True)
-    config.touch(mode=0o600)
-    config.write_text(json.dumps({"identities": [identity]}))
-    return [
-        str(program), "-logtostderr=true", "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.peers=none",
-        "-master.volumeSizeLimitMB=128", "-volume.max=200", "-s3", f"-s3.config={config}",
-        "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-        *(f"-{name}={port}" for name, port in zip(SEAWEEDFS_PORTS, ports, strict=True)),
-    ]  # fmt: skip
-
-
-def _minio(folder: Path, ports: Sequence[int]) -> list[str]:
-    program = find_minio()
-    if program is None:
-        raise InputError("no minio on PATH or in .tools; run make minio (requires Go), or use s3 instead")
-    addresses = ["--address", f"127.0.0.1:{ports[0]}", "--console-address", f"127.0.0.1:{ports[1]}"]
-    return [str(program), "server", str(folder / "data"), *addresses]
-
-
 def _ports(first: int) -> list[int]:
     """As many free ports as SeaweedFS needs, starting with `first` unless that is 0.
 
@@ -160,7 +117,7 @@ def _ports(first: int) -> list[int]:
     """
     ports = [first] if first else []
     with ExitStack() as listeners:
-        while len(ports) < len(SEAWEEDFS_PORTS):
+        while len(ports) < len(stores.SEAWEEDFS_PORTS):
             listener = listeners.enter_context(socket.socket())
             port = random.randrange(10_000, 32_768)
             with suppress(OSError):
@@ -169,32 +126,15 @@ def _ports(first: int) -> list[int]:
     return ports
 
 
-def _client(server: Server) -> Any:
-    settings = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=10, proxies={})
-    return Session().create_client(
-        "s3", REGION, endpoint_url=server.endpoint, aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key, config=settings,
-    )  # fmt: skip
-
-
-def _make_bucket(client: Any, name: str) -> None:
-    if name not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket=name)
-
-
 def _wait_until_ready(server: Server, log: Path) -> None:
     """Return once the server has stored an object; raise OutsideError if it ends or takes too long."""
-    client, until = _client(server), time.monotonic() + READY_SECONDS
-    probe = {"Bucket": BUCKET, "Key": ".ready"}
+    until = time.monotonic() + READY_SECONDS
     while True:
         status = server.process.poll()
         try:
-            # SeaweedFS lists buckets seconds before it can write to its volumes
-            _make_bucket(client, BUCKET)
-            client.put_object(**probe, Body=b"ready")
-            client.delete_object(**probe)
+            make_bucket(server)
             return
-        except (BotoCoreError, ClientError) as error:
+        except (OSError, AzureError, BotoCoreError, ClientError) as error:
             reason = str(error) if status is None else f"exit status {status}"
         if status is not None or time.monotonic() > until:
             tail = " | ".join(log.read_text(errors="replace").splitlines()[-5:])
@@ -204,9 +144,13 @@ def _wait_until_ready(server: Server, log: Path) -> None:
 
 def _serve_until_stopped(server: Server, stop: processes.Stop) -> None:
     """Print how to use the server, and return when a signal is received."""
-    print(f"{server.kind} server with the bucket {BUCKET}; Ctrl-C stops it. Web console: {server.console}")
+    console = f" Web console: {server.console}" if server.console else ""
+    print(f"{server.kind} server with the bucket {BUCKET}; Ctrl-C stops it.{console}")
     print("In another shell:")
-    print("\n".join(f"  export {name}={value}" for name, value in server.environment.items()), flush=True)
+    print(
+        "\n".join(f"  export {name}={shlex.quote(value)}" for name, value in server.environment.items()),
+        flush=True,
+    )
     while not stop.signum:
         if (status := server.process.poll()) is not None:
             raise OutsideError(f"{server.kind}: the server ended unexpectedly with status {status}")
@@ -214,16 +158,16 @@ def _serve_until_stopped(server: Server, stop: processes.Stop) -> None:
 
 
 def main(
-    kind: Annotated[str, typer.Argument(help="s3 (SeaweedFS) or minio")],
+    kind: Annotated[str, typer.Argument(help="s3 (SeaweedFS), minio, gcs or azure")],
     folder: Annotated[Path, typer.Argument(help="folder for the server's data and log")],
     command: Annotated[
         list[str] | None, typer.Argument(help="command to run with the server's variables")
     ] = None,
 ) -> None:
-    """Start an S3 server on loopback and run COMMAND; exit with its status. Without COMMAND, until Ctrl-C."""
+    """Start a store on loopback and run COMMAND; exit with its status. Without COMMAND, until Ctrl-C."""
     if kind not in get_args(Kind):
-        raise InputError(f"{kind}: no such server; choose {' or '.join(get_args(Kind))}")
-    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_S3"))]:
+        raise InputError(f"{kind}: no such server; choose {', '.join(get_args(Kind))}")
+    for name in [name for name in os.environ if name.startswith(OTHER_STORES)]:
         del os.environ[name]  # settings of another store
     stop = processes.Stop()
     with serve(cast(Kind, kind), folder) as server:

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
-from dev import servers
+from dev import servers, stores
 from jobs.__main__ import main
 from lobar.core import runtime
 from lobar.workflow import runner, steps
@@ -194,17 +194,33 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(root, command, output.read_text())
 
 
+def start_store(kind: stores.Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """A store with the bucket `lobar`; skips if its program is missing."""
+    if stores.find(kind) is None:
+        pytest.skip(f"the program of the store {kind} is missing: make {kind} installs it")
+    with servers.serve(kind, tmp_path_factory.mktemp(kind)) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
-    """SeaweedFS, with the bucket `lobar`."""
-    with servers.serve("s3", tmp_path_factory.mktemp("s3")) as server:
-        yield server
+    """SeaweedFS."""
+    yield from start_store("s3", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def minio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
-    """MinIO, with the bucket `lobar`."""
-    if servers.find_minio() is None:
-        pytest.skip("no minio: neither on PATH nor in .tools (make minio builds it with Go)")
-    with servers.serve("minio", tmp_path_factory.mktemp("minio")) as server:
-        yield server
+    """MinIO."""
+    yield from start_store("minio", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """fake-gcs-server, an emulator of Google Cloud Storage."""
+    yield from start_store("gcs", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """Azurite, Microsoft's emulator of Azure Blob Storage."""
+    yield from start_store("azure", tmp_path_factory)

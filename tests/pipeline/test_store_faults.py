@@ -1,10 +1,10 @@
 """Each job with faults of its store: a real S3 server, behind a proxy that injects them.
 
 The effect of a fault does not depend on the length of the waits, the training or the report. So most tests
-shorten the times of the retry policy, and the slow steps are computed once.
+shorten the times of the retry policy, and the slow steps are computed once (conftest.py). Single operations
+of every store are tested in tests/storage/test_faulty_servers.py.
 """
 
-import asyncio
 import json
 import os
 import re
@@ -12,19 +12,17 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dev.servers import Server, serve
-from lobar.storage import filesystem, retry
 from lobar.storage import objects as store
+from lobar.storage import retry
 from tests.conftest import Run, make_dicom, smooth_noise
+from tests.pipeline.conftest import ROOT, STALLS, InjectFault
 from tests.support.proxy import Fault, Kind, Proxy
 from tests.support.stores import use_server
 from tests.support.undisturbed import (
@@ -32,13 +30,10 @@ from tests.support.undisturbed import (
     check_complete,
     last_line,
     read_objects,
-    run_all,
-    simple_training,
     without_time,
     write_objects,
 )
 
-ROOT = "s3://lobar/store-faults"
 JOBS = ["label-index", "train", "evaluate", "plan", "predict", "merge-submission"]
 LASTING_KINDS = [kind for kind in Kind if kind is not Kind.delay]
 # every job with every kind of fault once, half of them at either moment
@@ -47,7 +42,6 @@ LASTING_FAULTS = [
     for i, job in enumerate(JOBS)
     for j, kind in enumerate(LASTING_KINDS)
 ] + [(job, Kind.internal, "writing") for job in JOBS]
-STALLS = {Kind.stall, Kind.stall_in_body}
 NO_RESPONSE = "(the store does not respond|ReadTimeoutError)"
 # error messages; those of a lost connection differ from run to run
 MESSAGES = {
@@ -59,64 +53,6 @@ MESSAGES = {
     Kind.garbage: r"\w+Error: .*status",
 }
 LOST = r"\w+Error: .*(closed|reset|disconnected|not completed|could not connect)"
-InjectFault = Callable[..., Fault]
-
-
-@pytest.fixture(scope="module")
-def proxy(s3_server: Server) -> Iterator[Proxy]:
-    """A proxy in front of the store, and an environment with its endpoint."""
-    with (
-        Proxy(s3_server.endpoint) as proxy,
-        use_server({**s3_server.environment, "AWS_ENDPOINT_URL": proxy.endpoint}),
-    ):
-        yield proxy
-
-
-async def no_sleep(seconds: float) -> None:
-    """Replaces asyncio.sleep and returns at once."""
-
-
-@pytest.fixture(scope="module")
-def golden(proxy: Proxy) -> Iterator[dict[str, Job]]:
-    """Each job, run without a fault; after that, the waits between attempts are short."""
-    with simple_training(), pytest.MonkeyPatch.context() as patch:
-        jobs = run_all(ROOT, proxy.requests)
-        patch.setattr(retry, "FIRST_WAIT", 0.02)
-        # s3fs sleeps before it raises an error
-        patch.setattr("s3fs.core.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": no_sleep}))
-        yield jobs
-
-
-@pytest.fixture(scope="module")
-def short_timeout_driver(golden: dict[str, Job]) -> Any:
-    """A driver with a short timeout, which is set when the driver is created."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retry, "ATTEMPT_SECONDS", 0.4)
-        filesystem._filesystem.cache_clear()
-        driver = filesystem.locate(ROOT).fs
-    filesystem._filesystem.cache_clear()
-    return driver
-
-
-@pytest.fixture
-def folder(proxy: Proxy) -> Iterator[str]:
-    """The URL of an empty folder in the store; the fault is removed at the end."""
-    yield f"{ROOT}/{uuid.uuid4().hex}"
-    proxy.fault = None
-
-
-@pytest.fixture
-def inject(proxy: Proxy, short_timeout_driver: Any, monkeypatch: pytest.MonkeyPatch) -> InjectFault:
-    """Injects faults; if the store does not respond, the timeouts are short."""
-
-    def inject_fault(kind: Kind, **which: Any) -> Fault:
-        if kind in STALLS:
-            monkeypatch.setattr(retry, "ATTEMPT_SECONDS", 0.25)
-            monkeypatch.setattr(filesystem, "_filesystem", lambda scheme: short_timeout_driver)
-        proxy.fault = Fault(kind, **which)
-        return proxy.fault
-
-    return inject_fault
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -243,20 +179,6 @@ def test_a_killed_server_ends_a_job_at_its_deadline_or_is_retried_until_it_resta
             stderr = running.communicate()[1]
             assert running.returncode == 0, stderr
             assert without_time(read_objects(f"{ROOT}/own")) == without_time(golden["predict"].after)
-
-
-@pytest.mark.parametrize("replies", [1, 2, 3])
-def test_create_recognizes_its_own_object_after_a_lost_reply(
-    replies: int, proxy: Proxy, golden: dict[str, Job], folder: str
-) -> None:
-    proxy.fault = fault = Fault(Kind.lost_reply, method="PUT", times=replies)
-    assert store.create(f"{folder}/own", b"mine")
-    assert fault.hit == replies
-    proxy.fault = None
-    store.publish(f"{folder}/other", b"theirs")
-    proxy.fault = Fault(Kind.lost_reply, method="PUT", times=replies)
-    assert not store.create(f"{folder}/other", b"mine")
-    assert store.read(f"{folder}/other") == b"theirs"
 
 
 def check_rejected(run: Run, proxy: Proxy, command: list[Any], message: str, requests: int) -> None:

@@ -1,4 +1,4 @@
-"""One contract for every store: a folder, memory, SeaweedFS and MinIO."""
+"""One contract for every store: a folder, memory, S3 (SeaweedFS, MinIO), Google's and Azure's emulators."""
 
 import itertools
 import threading
@@ -13,25 +13,28 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dev.servers import Server
 from lobar.core.concurrency import in_order
 from lobar.core.errors import AbsentError, InputError, OutsideError
 from lobar.storage import filesystem, objects
 from lobar.storage.objects import Object
 from tests.support.stores import use_server
 
-STORES = ["file", "memory", "s3", "minio"]
+SERVERS = ["s3", "minio", "gcs", "azure"]
+STORES = ["file", "memory", *SERVERS]
 
 
 @pytest.fixture(params=STORES, scope="module")
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A URL in each available store; MinIO's tests are skipped if it is not installed."""
+    """A URL in each available store; the tests of a server that is not installed are skipped."""
     if request.param == "file":
         yield objects.absolute(str(tmp_path_factory.mktemp("store")))
     elif request.param == "memory":
         yield "memory:///store"
     else:
-        with use_server(request.getfixturevalue(f"{request.param}_server").environment):
-            yield f"s3://lobar/{uuid.uuid4().hex}"
+        server: Server = request.getfixturevalue(f"{request.param}_server")
+        with use_server(server.environment):
+            yield f"{server.root}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def test_published_objects_are_listed_and_read_back(root: str, name: str, conten
     assert objects.list_objects(root) == []
 
 
-@pytest.mark.parametrize("store", ["memory", "s3", "minio"], indirect=True)
+@pytest.mark.parametrize("store", ["memory", *SERVERS], indirect=True)
 def test_parent_references_in_keys_are_rejected(root: str) -> None:
     with pytest.raises(InputError, match=r"'\.\.' means different things to different stores"):
         objects.publish(objects.join(root, "a/../b"), b"")
@@ -231,11 +234,19 @@ def test_a_missing_object_is_reported(root: str) -> None:
         objects.read(objects.join(root, "nowhere"))
 
 
-@pytest.mark.parametrize("store", ["minio"], indirect=True)  # SeaweedFS creates missing buckets
+@pytest.mark.parametrize(
+    "store", ["minio", "gcs", "azure"], indirect=True
+)  # SeaweedFS creates missing buckets
 def test_a_missing_bucket_is_reported(root: str) -> None:
-    for attempt in (objects.list_objects, objects.read, lambda url: objects.publish(url, b"1")):
-        with pytest.raises(InputError, match="s3://no-such-bucket/x: there is no such bucket"):
-            attempt("s3://no-such-bucket/x")
+    missing = f"{root.partition('://')[0]}://no-such-bucket/x"
+    for attempt in (objects.list_objects, lambda url: objects.publish(url, b"1")):
+        with pytest.raises(InputError, match=f"{missing}: there is no such bucket"):
+            attempt(missing)
+    # Google's emulator gives no reason when a read fails
+    with pytest.raises(
+        InputError, match=f"{missing}: there is no such {'object' if root[0] == 'g' else 'bucket'}"
+    ):
+        objects.read(missing)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8))

@@ -1,4 +1,4 @@
-"""The S3 servers of tests and `make run`: data persists, keys are checked, and no process is left running."""
+"""The stores of tests and `make run`: data persists, keys are checked, and no process is left running."""
 
 import re
 import signal
@@ -15,6 +15,8 @@ from botocore.session import Session
 
 from dev.servers import BUCKET, LOG, Server, make_bucket, serve
 from lobar.core.errors import OutsideError
+from lobar.storage import objects
+from tests.support.stores import use_server
 
 LOOPBACK = {"0100007F", "00000000000000000000000001000000"}  # 127.0.0.1 and ::1 as /proc/net writes them
 DEV_SERVERS = [sys.executable, "-m", "dev.servers"]
@@ -23,6 +25,12 @@ SLEEPER = f"{sys.executable} -c 'import time; time.sleep(60)' $0"
 
 @pytest.fixture(params=["s3_server", "minio_server"])
 def server(request: pytest.FixtureRequest) -> Server:
+    """Each of the S3 servers."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["s3_server", "minio_server", "gcs_server", "azure_server"])
+def any_server(request: pytest.FixtureRequest) -> Server:
     """Each of the servers."""
     return request.getfixturevalue(request.param)
 
@@ -91,8 +99,8 @@ def test_keys_are_neither_in_the_command_line_nor_in_the_log(server: Server) -> 
         assert Path(config).stat().st_mode & 0o777 == 0o600
 
 
-def test_servers_listen_only_on_loopback(server: Server) -> None:
-    process = Path(f"/proc/{server.process.pid}")
+def test_servers_listen_only_on_loopback(any_server: Server) -> None:
+    process = Path(f"/proc/{any_server.process.pid}")
     sockets = {str(file.readlink()) for file in (process / "fd").iterdir()}
     rows = [row.split() for table in ("tcp", "tcp6") for row in (process / "net" / table).open()]
     hosts = {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
@@ -100,11 +108,27 @@ def test_servers_listen_only_on_loopback(server: Server) -> None:
     assert hosts <= LOOPBACK
 
 
-def test_a_folder_has_only_one_server(server: Server) -> None:
+def test_a_folder_has_only_one_server(any_server: Server) -> None:
     # a second one would write to the same files
-    folder = Path(f"/proc/{server.process.pid}/fd/1").readlink().parent
-    with pytest.raises(OutsideError, match="another server is using this folder"), serve(server.kind, folder):
+    folder = Path(f"/proc/{any_server.process.pid}/fd/1").readlink().parent
+    with (
+        pytest.raises(OutsideError, match="another server is using this folder"),
+        serve(any_server.kind, folder),
+    ):
         pass
+
+
+@pytest.mark.parametrize("kind", ["gcs", "azure"])
+def test_an_emulator_that_is_stopped_keeps_its_objects(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    kept: Server = request.getfixturevalue(f"{kind}_server")  # skips if there is no such program
+    url = f"{kept.root}/kept/a"
+    with serve(kept.kind, tmp_path) as first, use_server(first.environment):
+        objects.publish(url, b"content")
+        keys = (first.access_key, first.secret_key)
+    with serve(kept.kind, tmp_path, keys=keys) as second, use_server(second.environment):
+        assert objects.read(url) == b"content"
 
 
 def test_the_command_gets_the_servers_variables_and_its_status_is_returned(
@@ -148,7 +172,7 @@ def test_a_server_ends_when_its_caller_is_killed(
 
 
 def test_an_unknown_kind_is_rejected(tmp_path: Path) -> None:
-    command = [*DEV_SERVERS, "gcs", str(tmp_path)]
+    command = [*DEV_SERVERS, "nfs", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: gcs: no such server; choose s3 or minio\n"
+    assert done.stderr == "error: nfs: no such server; choose s3, minio, gcs, azure\n"

@@ -6,6 +6,7 @@ headers including Host, and body.
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Coroutine
@@ -48,6 +49,8 @@ BODY_FAULTS = {Kind.truncate, Kind.stall_in_body}
 class Fault:
     """A fault and the requests it affects: of those with this method and with `path` in their path, every
     `every`-th one from the `start`-th on, at most `times`. `seen` counts the candidates, `hit` the faults.
+
+    `status`, `code` and `text` change an error reply.
     """
 
     kind: Kind
@@ -56,6 +59,9 @@ class Fault:
     times: int | None = None
     method: str = ""
     path: str = ""
+    status: int = 0
+    code: str = ""
+    text: str = "injected by the proxy"
     seen: int = field(default=0, init=False)
     hit: int = field(default=0, init=False)
 
@@ -75,11 +81,13 @@ class Fault:
 class Proxy:
     """A proxy on a free port of 127.0.0.1 that runs in its own thread for the length of the `with` block.
 
-    `requests` lists the requests so far as "METHOD path?query"; `fault` can be set at any time.
+    `requests` lists the requests so far as "METHOD path?query"; `fault` can be set at any time. With `tls`,
+    clients connect by https.
     """
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, tls: ssl.SSLContext | None = None) -> None:
         self.store = endpoint.rstrip("/")
+        self.tls = tls
         self.fault: Fault | None = None
         self.requests: list[str] = []
         self.endpoint = ""
@@ -113,9 +121,9 @@ class Proxy:
         # a stalled request ends when its client disconnects or the proxy stops
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self.tls)
         await site.start()
-        self.endpoint = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.endpoint = f"{'https' if self.tls else 'http'}://127.0.0.1:{self._runner.addresses[0][1]}"
 
     async def _stop(self) -> None:
         await self._runner.cleanup()
@@ -124,17 +132,17 @@ class Proxy:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.raw_path}")
         fault = self.fault
-        kind = fault.kind if fault and fault.takes(request) else None
+        fault = fault if fault and fault.takes(request) else None
         try:
-            return await self._answer(request, kind)
+            if fault and fault.kind in CODES:
+                await request.read()
+                return _rejection(fault, request)
+            return await self._answer(request, fault.kind if fault else None)
         except aiohttp.ClientError:
             # as without a proxy, if the store has stopped
             return _reset(request)
 
     async def _answer(self, request: web.Request, kind: Kind | None) -> web.StreamResponse:
-        if kind in CODES:
-            await request.read()
-            return _rejection(kind)
         match kind:
             case Kind.drop:
                 return _close(request)
@@ -189,7 +197,13 @@ def _reset(request: web.Request) -> web.Response:
     return web.Response()
 
 
-def _rejection(kind: Kind) -> web.Response:
-    """An error reply in S3's format."""
-    body = f"<Error><Code>{CODES[kind]}</Code><Message>injected by the proxy</Message></Error>"
-    return web.Response(status=int(kind), text=body, content_type="application/xml")
+def _rejection(fault: Fault, request: web.Request) -> web.Response:
+    """An error reply in the format of the request's store: Google's JSON, or the XML of Azure and S3."""
+    status, code = fault.status or int(fault.kind), fault.code or CODES.get(fault.kind, "")
+    if "/storage/v1/" in request.path:
+        reasons = [{"reason": code, "message": fault.text}]
+        error = {"code": status, "message": fault.text, "errors": reasons}
+        return web.json_response({"error": error}, status=status)
+    body = f"<Error><Code>{code}</Code><Message>{fault.text}</Message></Error>"
+    headers = {"x-ms-error-code": code} if "x-ms-version" in request.headers else {}
+    return web.Response(status=status, text=body, content_type="application/xml", headers=headers)

@@ -1,4 +1,4 @@
-"""Points this process to an S3 server."""
+"""Points this process to a store's server."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from lobar.storage import filesystem
 
 @contextmanager
 def use_server(environment: Mapping[str, str]) -> Iterator[None]:
-    """Within the block, s3:// URLs refer to the server that these environment variables describe."""
+    """Within the block, URLs of its kind refer to the server that these environment variables describe."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)

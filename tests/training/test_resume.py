@@ -63,3 +63,34 @@ def test_an_altered_checkpoint_is_rejected(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(trainer.InputError, match="it was altered"):
         saved.restore(model)
+
+
+@pytest.mark.parametrize("moment", ["record", "variables"])
+def test_a_checkpoint_that_another_pod_replaces_meanwhile_is_found_by_listing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A predecessor that still runs saves its next epoch between the listing and the read, twice."""
+    model = trainer.compile_network(load("demo", f"{FIELDS},epochs=1"), 0)
+    saved = checkpoints.Checkpoints(objects.absolute(str(tmp_path)))
+    history = [Epoch(1, *(0.5,) * 7)]
+    saved.save(model, history)
+    read = objects.read
+
+    def read_too_late(url: str) -> bytes:
+        if len(history) < 3 and url.endswith(".json" if moment == "record" else ".npz"):
+            history.append(Epoch(len(history) + 1, *(0.5,) * 7))
+            saved.save(model, history)
+        return read(url)
+
+    monkeypatch.setattr(objects, "read", read_too_late)
+    assert [epoch.epoch for epoch in saved.restore(model)] == [1, 2, 3]
+
+
+def test_a_checkpoint_without_its_variables_is_reported(tmp_path: Path) -> None:
+    model = trainer.compile_network(load("demo", f"{FIELDS},epochs=1"), 0)
+    saved = checkpoints.Checkpoints(objects.absolute(str(tmp_path)))
+    saved.save(model, [Epoch(1, *(0.5,) * 7)])
+    (variables,) = tmp_path.glob("*.npz")
+    variables.unlink()
+    with pytest.raises(trainer.InputError, match=f"{variables.name}: there is no such object"):
+        saved.restore(model)

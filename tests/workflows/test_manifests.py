@@ -117,7 +117,7 @@ def test_pods_reach_only_the_ports_of_dns_the_api_server_and_the_store(overlay: 
     assert policies["deny-all"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     rules = [rule for policy in policies.values() for rule in policy["spec"].get("egress", [])]
     reached = {port["port"] for rule in rules for port in rule["ports"]}
-    store = {"minio": {9000}, "gke": {80, 988}, "eks": set()}[overlay]
+    store = {"minio": {9000}, "gke": {80, 988}, "eks": set(), "aks": set()}[overlay]
     assert reached == {53, 443, 6443} | store
     entered = [policy for policy in policies.values() if policy["spec"].get("ingress")]
     assert [policy["spec"]["podSelector"] for policy in entered] == (
@@ -184,9 +184,19 @@ def test_argo_finds_its_artifact_repository(overlay: str) -> None:
     name = repositories["metadata"]["annotations"]["workflows.argoproj.io/default-artifact-repository"]
     repository = yaml.safe_load(repositories["data"][name])
     assert repository["archiveLogs"]
-    (store,) = (repository[kind] for kind in ("s3", "gcs") if kind in repository)
+    (store,) = (repository[kind] for kind in ("s3", "gcs", "azure") if kind in repository)
+    name_format = store["blobNameFormat" if "azure" in repository else "keyFormat"]
     # a folder for each pod; Argo appends the name of the file, and its UI shows the file by its suffix
-    assert store["keyFormat"].endswith("{{workflow.name}}/{{pod.name}}")
+    assert name_format.endswith("{{workflow.name}}/{{pod.name}}")
+
+
+def test_azures_webhook_finds_the_identity_and_the_pods() -> None:
+    (account,) = _of("aks", "ServiceAccount").values()
+    assert "azure.workload.identity/client-id" in account["metadata"]["annotations"]
+    (library,) = _of("aks", "WorkflowTemplate").values()
+    labels = library["spec"]["podMetadata"]["labels"]
+    assert labels["azure.workload.identity/use"] == "true"
+    assert "kueue.x-k8s.io/queue-name" in labels  # the patch adds to the template's own
 
 
 def test_deploy_needs_an_existing_overlay() -> None:

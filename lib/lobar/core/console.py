@@ -27,6 +27,8 @@ OUT_OF_MEMORY = (
 )
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+# of stores: Azure's library logs every request
+DRIVERS = ("adlfs", "aiobotocore", "azure", "botocore", "gcsfs", "google", "msal", "s3fs", "urllib3")
 
 
 def run_job(job: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +39,7 @@ def run_job(job: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     """
     # force: some libraries configure the root logger when imported
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
-    for noisy in ("asyncio", "botocore", "aiobotocore", "s3fs", "matplotlib"):
+    for noisy in (*DRIVERS, "asyncio", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         job(arguments, prog_name=name, standalone_mode=False)

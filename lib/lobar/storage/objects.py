@@ -1,7 +1,7 @@
 """Objects by URL on any fsspec filesystem: list, read in bulk, publish atomically.
 
 A plain path is a file URL. Credentials, endpoint and region come only from the environment
-(AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
+(`environment`).
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from lobar.core.concurrency import in_order
 from lobar.core.errors import AbsentError, InputError, LobarError, TakenError
-from lobar.storage import retry
+from lobar.storage import local, retry
 from lobar.storage.filesystem import Location, locate, run_sync, submit
 from lobar.storage.presigned import PresignedReader, can_presign
 
@@ -91,7 +91,7 @@ def with_etag(item: Object) -> Object:
         return item
     location = _locate(item.url)
     if location.is_local:
-        digest = _with_retries(item.url, partial(asyncio.to_thread, _file_md5, location.path))
+        digest = _with_retries(item.url, partial(asyncio.to_thread, local.md5, location.path))
     else:
         digest = _md5(read(item.url))
     return Object(item.url, item.bytes, OWN_ETAG + digest)
@@ -183,7 +183,9 @@ def exists(url: str) -> bool:
 
 
 def publish(url: str, data: bytes) -> None:
-    """Write one object atomically: readers see all of it or nothing. An existing object is replaced."""
+    """Write one object atomically and durably: readers see all of it or nothing. An existing
+    object is replaced.
+    """
     if _locate(url).is_local:
         _write(url, lambda new: new.write_bytes(data), Path.replace)
     else:
@@ -259,29 +261,13 @@ def _is_file(path: str) -> bool:
 
 
 def _write(url: str, fill: Callable[[Path], Any], move: Callable[[Path, Path], Any]) -> None:
-    """Fill a hidden temporary file in the target's folder, then move it to the target."""
     target = Path(_locate(url).path)
-    new = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-
-    def write() -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            fill(new)
-            move(new, target)
-        finally:
-            new.unlink(missing_ok=True)
-
-    _with_retries(url, partial(asyncio.to_thread, write))
+    _with_retries(url, partial(asyncio.to_thread, local.write, target, fill, move))
 
 
 def _object(url: str, info: dict[str, Any]) -> Object:
     etag = info.get("ETag") or info.get("etag") or ""
     return Object(url, int(info["size"]), str(etag).strip('"'))
-
-
-def _file_md5(path: str) -> str:
-    with Path(path).open("rb") as file:  # a file may be larger than memory
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _md5(data: bytes) -> str:

@@ -4,10 +4,11 @@ A botocore call costs 2 ms of Python, which limits how many small objects a proc
 presigned URL and a plain GET take a third of that.
 """
 
-import os
 import ssl
 from typing import Any
 from urllib.request import getproxies
+
+from lobar.storage.filesystem import s3_certificates
 
 
 def can_presign(fs: Any) -> bool:
@@ -25,8 +26,7 @@ class PresignedReader:
         import aiohttp
 
         self.fs = fs
-        # the driver uses this variable as well
-        context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
+        context = ssl.create_default_context(cafile=s3_certificates())
         connector = aiohttp.TCPConnector(limit=connections, ssl=context)
         self.session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(sock_read=seconds), auto_decompress=False

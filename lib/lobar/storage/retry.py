@@ -1,46 +1,27 @@
-"""The retry policy of all storage: which errors are transient, how long to retry, and what to report.
+"""The retry policy of all storage: when and for how long transient errors are retried.
 
-The drivers' own retries are turned off. Errors are recognized by class name and HTTP status, so that no
-driver has to be imported.
+`faults` says which errors are transient. The drivers' own retries are turned off.
 """
 
 import asyncio
-import errno
 import itertools
 import logging
 import os
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from lobar.core.errors import AbsentError, InputError, LobarError, OutsideError, TakenError
+from lobar.core.errors import InputError, LobarError, OutsideError
+from lobar.storage import faults
 
 STORE_SECONDS = 120.0
 ATTEMPT_SECONDS = 20.0
 FIRST_WAIT, LONGEST_WAIT = 0.2, 10.0
 WARN_AFTER_SECONDS = 2.0
 
-QUERY = re.compile(r"\?[^\s'\"]+")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-TRANSIENT_ERRORS = {
-    "ConnectionError", "FlexibleChecksumError", "HTTPClientError", "IncompleteReadError",
-    "ResponseParserError", "ResponseStreamingError",
-}  # fmt: skip
-TRANSIENT_STATUSES = {408, 409, 425, 429, 500, 502, 503, 504, 507, 509}
-# some come with status 400 although the request is valid
-TRANSIENT_CODES = {
-    "BadDigest", "IncompleteBody", "InternalError", "OperationAborted", "RequestTimeout",
-    "ServiceUnavailable", "SlowDown", "XAmzContentSHA256Mismatch",
-}  # fmt: skip
-DRIVERS = ("aiobotocore", "aiohttp", "botocore")
-CONFIGURATION_ERRORS = {
-    "CredentialRetrievalError", "InvalidRegionError", "NoCredentialsError", "NoRegionError",
-    "ParamValidationError", "PartialCredentialsError", "ProfileNotFound",
-}  # fmt: skip
 
 
 class TransientError(Exception):
@@ -62,9 +43,9 @@ async def with_retries(url: str, attempt: Callable[[], Awaitable[T]], more_secon
         except LobarError:
             raise
         except Exception as error:
-            reason = _transient_reason(error)
+            reason = str(error) if isinstance(error, TransientError) else faults.transient_reason(error)
             if reason is None:
-                raise _permanent_error(url, error) from error
+                raise faults.permanent_error(url, error) from error
             now = time.monotonic()
             first_failure = first_failure or now
             wait = random.uniform(0, min(LONGEST_WAIT, FIRST_WAIT * 2**tries))  # noqa: S311
@@ -87,69 +68,3 @@ def retry_seconds() -> float:
 def attempt_seconds() -> float:
     """How long a store may be silent before a try has failed."""
     return min(ATTEMPT_SECONDS, retry_seconds())
-
-
-def _transient_reason(error: Exception) -> str | None:
-    """A description of a transient error; None for any other."""
-    code, status = _response(error)
-    if status:
-        transient = status in TRANSIENT_STATUSES or code in TRANSIENT_CODES
-        return f"the store returned {_status_text(code, status)}" if transient else None
-    if isinstance(error, TransientError):
-        return str(error)
-    if isinstance(error, TimeoutError):
-        return "the store does not respond"
-    names = {kind.__name__ for kind in type(error).__mro__}
-    transient = bool(names & TRANSIENT_ERRORS) or type(error).__module__.startswith("aiohttp")
-    return _describe(error) if transient else None
-
-
-def _permanent_error(url: str, error: Exception) -> Exception:
-    """The error to raise for one that is not transient; `error` itself if it did not come from a store."""
-    code, status = _response(error)
-    if isinstance(error, FileNotFoundError) or status == 404:
-        if code == "NoSuchBucket":
-            return InputError(f"{url}: there is no such bucket")
-        return AbsentError(f"{url}: there is no such object")
-    if isinstance(error, FileExistsError) or status == 412:
-        return TakenError(f"{url}: an object with this name exists already")
-    if isinstance(error, IsADirectoryError | NotADirectoryError):
-        return InputError(f"{url}: found a folder instead of an object, or an object instead of a folder")
-    if code == "RequestTimeTooSkewed":
-        return InputError(f"{url}: this machine's clock and the store's differ too much ({code})")
-    if status in (401, 403):
-        reply = _status_text(code, status)
-        return InputError(
-            f"{url}: access denied ({reply}); check the credentials in the environment and their permissions"
-        )
-    if isinstance(error, PermissionError):
-        return InputError(f"{url}: access denied; check the permissions of this path")
-    if status:
-        return InputError(f"{url}: the store rejects this request: {_status_text(code, status)}: {error}")
-    if type(error).__name__ in CONFIGURATION_ERRORS:
-        return InputError(f"{url}: {error}; check the store's variables in the environment (AWS_*)")
-    if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.ENAMETOOLONG):
-        return InputError(f"{url}: {error.strerror}; choose another location")
-    if isinstance(error, OSError) or type(error).__module__.startswith(DRIVERS):
-        return OutsideError(f"{url}: {_describe(error)}")
-    return error
-
-
-def _describe(error: Exception) -> str:
-    """Type and text of an error, without the query of any URL, which may contain a signature."""
-    return f"{type(error).__name__}: {QUERY.sub('', str(error))}"
-
-
-def _response(error: BaseException) -> tuple[str, int]:
-    """The error code and the HTTP status of a store's reply; empty and 0 if there was no reply."""
-    for raised in (error, error.__cause__):
-        response: Any = getattr(raised, "response", None)
-        if isinstance(response, dict):
-            code = str(response.get("Error", {}).get("Code", ""))
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return code, int(status or (code if code.isdecimal() else 0))
-    return "", 0
-
-
-def _status_text(code: str, status: int) -> str:
-    return " ".join(dict.fromkeys(filter(None, (str(status or ""), code))))
