@@ -19,6 +19,13 @@ def main(
         float, typer.Option(min=0, max=1, help="share of patients that may be rejected")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="random seed of the split")] = 0,
+    any_body_part: Annotated[
+        bool,
+        typer.Option(
+            "--any-body-part/--only-chests",
+            help="read radiographs of any body part and modality in their headers, or only chests",
+        ),
+    ] = False,
     registry: Annotated[
         str,
         typer.Option(help="registry; warn if the images differ from those that its champion was trained on"),
@@ -32,9 +39,8 @@ def main(
     from lobar.storage.layout import Dataset, Registry
     from lobar.storage.objects import absolute
 
-    source = Source(
-        absolute(labels), absolute(images), absolute(groups) if groups else "", valid_fraction, seed
-    )
+    tables = absolute(labels), absolute(images), absolute(groups) if groups else ""
+    source = Source(*tables, valid_fraction, seed, any_body_part=any_body_part)
     dataset = Dataset(out)
     built = index.build(source, max_rejected)
     if records.find(dataset.manifest, Manifest, built.inputs):
