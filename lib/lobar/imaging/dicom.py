@@ -143,7 +143,6 @@ def _checked(dataset: Dataset, any_body_part: bool) -> Header:
     if photometric not in display.SHAPES:
         known = photometric if photometric in COLOURS else "missing or unknown"
         raise RejectedImage(f"PhotometricInterpretation is {known}; only MONOCHROME1 and 2 are supported")
-    display.read_bits(dataset)
     if (frames := whole(dataset, "NumberOfFrames", 1)) != 1:
         raise RejectedImage(f"{frames} frames; only single-frame images are supported")
     rows, columns = whole(dataset, "Rows", 0), whole(dataset, "Columns", 0)

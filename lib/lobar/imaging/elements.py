@@ -6,16 +6,20 @@ An element that is present and empty counts as absent.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import cv2
 from pydicom import Dataset
-from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
 
 from lobar.core.errors import LobarError
+
+SEVERAL = (MultiValue, Sequence, list, tuple)
+EMPTY = (None, "", b"")
 
 
 class RejectedImage(ValueError):
@@ -44,20 +48,29 @@ def as_rejection(what: str) -> Iterator[None]:
 
 def described(keyword: str) -> str:
     """The keyword and tag of an element: `WindowWidth (0028,1051)`."""
-    group, element = divmod(tag_for_keyword(keyword) or 0, 1 << 16)
-    return f"{keyword} ({group:04X},{element:04X})"
+    tag = _tag(keyword)
+    return f"{keyword} ({tag.group:04X},{tag.element:04X})"
+
+
+@cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
 
 
 def values(dataset: Dataset, keyword: str) -> list[Any]:
     """All values of an element; none if it is absent or empty."""
-    tag = tag_for_keyword(keyword)
-    if tag is None or tag not in dataset:
+    tag = _tag(keyword)
+    if tag not in dataset:
         return []
-    # not Dataset.get(keyword), which takes an AttributeError of the conversion for an absent element
-    with as_rejection(f"{described(keyword)} cannot be read"):
+    try:
+        # not Dataset.get(keyword), which takes an AttributeError of the conversion for an absent element
         value = dataset[tag].value
-    found = list(value) if isinstance(value, MultiValue | Sequence | list | tuple) else [value]
-    return found if any(each not in (None, "", b"") for each in found) else []
+    except Exception:
+        with as_rejection(f"{described(keyword)} cannot be read"):
+            raise
+    if isinstance(value, SEVERAL):
+        return list(value) if any(each not in EMPTY for each in value) else []
+    return [] if value in EMPTY else [value]
 
 
 def numbers(dataset: Dataset, keyword: str) -> list[float | None]:

@@ -18,6 +18,8 @@ def keeps_stored(display: Display) -> bool:
     """Whether the stored values are the grey levels: unsigned values of 8 bits that nothing changes."""
     if display.bits.stored != 8 or display.bits.signed:
         return False
+    if not (display.modality_lut or display.voi_lut or display.window):
+        return display.slope > 0  # the most frequent case needs no table
     values = np.arange(WHITE + 1)
     return np.array_equal(_levels(display, values, values), values)
 
