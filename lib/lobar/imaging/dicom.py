@@ -120,7 +120,9 @@ def notebook_sampling(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def _parsed(file: io.BytesIO, stop_before_pixels: bool = False) -> Dataset:
-    if DEFLATED in file.getbuffer()[:1024].tobytes():
+    start = file.read(1024)
+    file.seek(0)
+    if DEFLATED in start:
         raise RejectedImage(
             "deflated: a small file could expand to any size; store it in another transfer syntax"
         )
