@@ -22,6 +22,13 @@ def main(
         float, typer.Option(min=0, max=1, help="share of patients that may be rejected")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="random seed of the split and of the training")] = 0,
+    any_body_part: Annotated[
+        bool,
+        typer.Option(
+            "--any-body-part/--only-chests",
+            help="read radiographs of any body part and modality in their headers, or only chests",
+        ),
+    ] = False,
     registry: Annotated[
         str,
         typer.Option(help="registry; warn if the images differ from those that its champion was trained on"),
@@ -53,9 +60,8 @@ def main(
     from lobar.training.record import inputs_of
 
     chosen = recipes.load(recipe, changes) if recipe else None  # a wrong recipe ends here, without a GPU
-    source = Source(
-        absolute(labels), absolute(images), absolute(groups) if groups else "", valid_fraction, seed
-    )
+    tables = absolute(labels), absolute(images), absolute(groups) if groups else ""
+    source = Source(*tables, valid_fraction, seed, any_body_part=any_body_part)
     dataset = Dataset(out)
     built = index.build(source, max_rejected)
     manifest = records.find(dataset.manifest, Manifest, built.inputs)

@@ -25,6 +25,13 @@ def main(
     operating_point: Annotated[
         Literal["tuned", "notebook"], typer.Option(help="thresholds that turn maps into boxes")
     ] = "tuned",
+    any_body_part: Annotated[
+        bool,
+        typer.Option(
+            "--any-body-part/--only-chests",
+            help="read radiographs of any body part and modality in their headers, or only chests",
+        ),
+    ] = False,
     figures: Annotated[
         str, typer.Option(help="folder for a file that contains only the number of shards")
     ] = "",
@@ -35,7 +42,7 @@ def main(
     from lobar.storage.layout import Prediction
 
     place = Prediction(out)
-    request = plans.Request(images_per_shard, shards, device, precision, operating_point)
+    request = plans.Request(images_per_shard, shards, device, precision, operating_point, any_body_part)
     plan = plans.make(images, registry.resolve(model), place, request)
     outputs.write(figures, {"shards": plan.inputs.shards})
     print(f"plan: {place.url}\n  model: {plan.inputs.model}")

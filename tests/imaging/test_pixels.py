@@ -157,9 +157,14 @@ def test_jpeg_lossless_and_extended(syntax: UID, named: int, bits: int, tmp_path
 
 
 def test_a_jpeg_of_12_bits_from_another_encoder() -> None:
-    """libjpeg-turbo decodes it to values from 0 to 264, which become these levels."""
-    levels = grey(Path(str(get_testdata_file("JPGExtended.dcm"))).read_bytes())
-    assert [*map(int, (levels.sum(), levels[141, 139], levels[236, 139]))] == [3640291, 98, 147]
+    """libjpeg-turbo decodes it to values from 0 to 264, which a window of 0 to 264 makes these levels.
+
+    1,404 pixels have the value 132 in the middle of it, which is rounded to 128.
+    """
+    dataset = pydicom.dcmread(str(get_testdata_file("JPGExtended.dcm")))
+    dataset.WindowCenter, dataset.WindowWidth, dataset.VOILUTFunction = 132, 264, "LINEAR_EXACT"
+    levels = pixels.grey_levels(dataset, dataset.Rows, dataset.Columns, 1)
+    assert [*map(int, (levels.sum(), levels[141, 139], levels[236, 139]))] == [3641695, 98, 147]
 
 
 @pytest.mark.parametrize("name", ["htj2k", "htj2k_lossless"])

@@ -124,7 +124,7 @@ def test_only_a_baseline_jpeg_of_the_right_size_is_decoded(frame: bytes, message
         network_input(make_dicom(smooth_noise(256, 256), PixelData=encapsulate([frame])), 64, Sampling.AREA)
 
 
-@pytest.mark.parametrize("length", [0, 100, 256 * 256 - 2, 256 * 256 + 2, 2 * 256 * 256])
+@pytest.mark.parametrize("length", [0, 100, 256 * 256 - 2, 2 * 256 * 256])
 def test_raw_pixels_of_the_wrong_length_are_rejected(length: int) -> None:
     pixels = smooth_noise(256, 256)
     data = make_dicom(pixels, ExplicitVRLittleEndian, PixelData=(pixels.tobytes() * 2)[:length])

@@ -1,10 +1,14 @@
 """A function in worker processes: results and exceptions are returned, and a lost worker is survived."""
 
-import multiprocessing.spawn
 import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,8 +38,32 @@ def work(what: str, number: int = 0) -> object:
         case "reject":
             raise RejectedImage("this kind is not supported")
         case "print":
+            os.write(1, b"DOE^JOHN")
             os.write(2, b"DOE^JOHN")
+        case "be killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "read environments":
+            files = [f"/proc/{process}/environ" for process in ("self", number)]
+            return [_read(file) for file in files] + [dict(os.environ)]
+        case "open a socket":
+            with socket.socket(socket.AF_INET) as opened:
+                opened.connect(("127.0.0.1", number))
     return None
+
+
+def _read(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except PermissionError:
+        return b"not permitted"
+
+
+def killed_the_first_time(marker: Path) -> str:
+    """The function of other workers."""
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
 
 
 @pytest.fixture
@@ -79,7 +107,7 @@ def test_a_process_that_cannot_start_is_not_blamed_on_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its interpreter ends before it is ready."""
-    monkeypatch.setattr(multiprocessing.spawn, "get_executable", lambda: b"/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
         Workers(work, seconds=20, memory=MEMORY) as workers,
         pytest.raises(OutsideError, match=r"a decoder process ended while starting \(exit status 1\)"),
@@ -101,4 +129,106 @@ def test_native_messages_are_not_shown(
     workers: Workers[..., object], capfd: pytest.CaptureFixture[str]
 ) -> None:
     workers("print")
-    assert capfd.readouterr().err == ""
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_something_else_kills_is_tried_again_and_the_file_is_not_rejected(
+    workers: Workers[..., object], tmp_path: Path
+) -> None:
+    """The kernel does so if a pod's memory is exhausted."""
+    with pytest.raises(OutsideError, match=r"killed twice \(SIGKILL\), probably because memory"):
+        workers("be killed")
+    assert workers("double", 4) == 8
+    with Workers(killed_the_first_time, seconds=20, memory=MEMORY) as others:
+        assert others(tmp_path / "marker") == "done"
+
+
+def test_a_worker_cannot_read_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in its own environment nor in those of other processes of the same user."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    with Workers(work, seconds=20, memory=MEMORY) as workers:
+        own, parents, variables = workers("read environments", os.getpid())  # type: ignore[misc]
+    assert b"PATH=" not in own
+    assert parents == b"not permitted"
+    assert not [name for name in variables if name.startswith("AWS_")]
+
+
+def test_a_worker_has_no_network(workers: Workers[..., object]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(PermissionError):
+        workers("open a socket", server.getsockname()[1])
+
+
+ATTEMPTS = """
+import os, socket, subprocess, sys
+from lobar.imaging import isolation
+if sys.argv[2] == "parent":
+    sys.exit(subprocess.run([sys.executable, *sys.orig_argv[1:-1], "child"]).returncode)
+{disabled}
+isolation.isolate()
+for attempt in (
+    lambda: socket.socket(socket.AF_INET).connect(("127.0.0.1", int(sys.argv[1]))),
+    lambda: open(f"/proc/{{os.getppid()}}/environ"),
+):
+    try:
+        attempt()
+        print("succeeded")
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("disabled", "outcomes"),
+    [
+        ("isolation.CLONE_NEWUSER = isolation.CLONE_NEWNET = 0", ["PermissionError", "PermissionError"]),
+        ("isolation.FORBIDDEN = {}; isolation.LANDLOCK_CREATE_RULESET = -1", ["OSError", "PermissionError"]),
+        ("isolation.isolate = print", ["", "succeeded", "succeeded"]),
+    ],
+    ids=["without namespaces", "namespaces only", "neither"],
+)
+def test_namespaces_are_enough_and_so_are_seccomp_and_landlock(disabled: str, outcomes: list[str]) -> None:
+    """A pod's seccomp profile does not allow namespaces; other kernels have no Landlock."""
+    script = ATTEMPTS.format(disabled=disabled)
+    ordinary = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [*ordinary, sys.executable, "-c", script, str(server.getsockname()[1]), "parent"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == outcomes
+
+
+def test_no_process_survives_its_parent(tmp_path: Path) -> None:
+    """Even if the parent is killed while a decoder hangs."""
+    script = f"""
+import threading, time
+from pathlib import Path
+from lobar.imaging.sandbox import Workers
+from tests.imaging.test_sandbox import sleep
+with Workers(sleep, 60, {MEMORY}) as workers:
+    workers(Path({str(tmp_path / "pid")!r}))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    while not (tmp_path / "pid").exists():
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    pid = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        if _state(pid) in ("", "Z"):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} is alive")
+
+
+def sleep(file: Path) -> None:
+    """The function of a worker that is left alone."""
+    file.with_suffix(".part").write_text(str(os.getpid()))
+    file.with_suffix(".part").rename(file)
+    time.sleep(60)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ")[1][0]
+    except FileNotFoundError:
+        return ""

@@ -139,6 +139,7 @@ def test_possible_values_are_those_of_the_jobs() -> None:
         "device": [*get_args(options["device"])],
         "precision": ["auto", *engines.PRECISIONS],
         "operating-point": [*get_args(options["operating_point"])],
+        "body-parts": ["only-chests", "any-body-part"],
     }
 
 

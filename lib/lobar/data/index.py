@@ -131,7 +131,7 @@ def _exams(
     """The exam of each image, or why it cannot be used; headers are read from the store, many at once."""
     starts = objects.read_many((image.object for image in images), first=dicom.HEADER_BYTES)
     headers = ordered_map(
-        lambda pair: _header(pair[0], pair[1][1]),
+        lambda pair: _header(pair[0], pair[1][1], source.any_body_part),
         zip(images, starts, strict=True),
         objects.READERS,
         2 * objects.READERS,
@@ -156,7 +156,9 @@ def _exams(
         )  # fmt: skip
 
 
-def _header(image: Image, start: bytes | LobarError) -> tuple[objects.Object, dicom.Header] | Rejection:
+def _header(
+    image: Image, start: bytes | LobarError, any_body_part: bool
+) -> tuple[objects.Object, dicom.Header] | Rejection:
     """The image's object with its etag, and its header, of which `start` is the beginning."""
     if isinstance(start, LobarError):
         raise start
@@ -167,10 +169,10 @@ def _header(image: Image, start: bytes | LobarError) -> tuple[objects.Object, di
         return Rejection(image.patient_id, url, "unreadable image", dicom.TOO_LARGE)
     try:
         try:
-            header = dicom.header(start)
+            header = dicom.header(start, any_body_part)
         except dicom.RejectedImage:
             # the header may be longer than `start`: read the whole file
-            header = dicom.header(objects.read(url))
+            header = dicom.header(objects.read(url), any_body_part)
     except dicom.RejectedImage as error:
         return Rejection(image.patient_id, url, "unreadable image", str(error))
     return objects.with_etag(image.object), header

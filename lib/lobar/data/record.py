@@ -11,7 +11,7 @@ from lobar.storage.records import Record
 class Source:
     """What an index is made from: the URLs of label table, images and groups table, and the split.
 
-    An empty `groups` makes each id a group of its own.
+    An empty `groups` makes each id a group of its own. `any_body_part`: see `imaging.dicom.header`.
     """
 
     labels: str
@@ -19,6 +19,7 @@ class Source:
     groups: str
     valid_fraction: float
     seed: int
+    any_body_part: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import cv2
@@ -65,10 +66,13 @@ class Batch(Generic[Item]):
     levels: np.ndarray
 
 
-def decoded(items: Sequence[Item], size: int, sampling: Sampling) -> Iterator[Decoded[Item] | Rejected[Item]]:
+def decoded(
+    items: Sequence[Item], size: int, sampling: Sampling, any_body_part: bool = True
+) -> Iterator[Decoded[Item] | Rejected[Item]]:
     """Read and decode images in order, on as many threads as there are CPUs, a few images ahead.
 
-    Raises the store's error for an object that cannot be read.
+    `any_body_part` is that of `dicom.header`; label-index has checked the images of an index already. Raises
+    the store's error for an object that cannot be read.
     """
     cv2.setNumThreads(1)  # images are decoded in parallel; OpenCV's own threads would only compete
 
@@ -79,14 +83,15 @@ def decoded(items: Sequence[Item], size: int, sampling: Sampling) -> Iterator[De
         if isinstance(body, LobarError):
             raise body
         try:
-            return Decoded(item, *dicom.network_input(body, size, sampling, workers))
+            return Decoded(item, *network_input(body, size, sampling, workers))
         except RejectedImage as error:
             return Rejected(item, str(error))
 
+    network_input = partial(dicom.network_input, any_body_part=any_body_part)
     readable = [item for item in items if item.object.bytes <= dicom.LARGEST_FILE]
     bodies = zip(readable, objects.read_many(item.object for item in readable), strict=True)
     with (
-        Workers(dicom.network_input, DECODER_SECONDS, DECODER_MEMORY) as workers,
+        Workers(network_input, DECODER_SECONDS, DECODER_MEMORY) as workers,
         closing(ordered_map(decode, bodies, workers=cpus(), ahead=8 * cpus())) as results,
     ):
         for item in items:
@@ -97,11 +102,13 @@ def decoded(items: Sequence[Item], size: int, sampling: Sampling) -> Iterator[De
             yield image
 
 
-def batches(items: Sequence[Item], size: int, sampling: Sampling, batch_size: int) -> Iterator[Batch[Item]]:
+def batches(
+    items: Sequence[Item], size: int, sampling: Sampling, batch_size: int, any_body_part: bool = True
+) -> Iterator[Batch[Item]]:
     """`decoded` in batches of `batch_size` decoded images; the last one may have fewer."""
     images: list[Decoded[Item] | Rejected[Item]] = []
     levels: list[np.ndarray] = []
-    for image in decoded(items, size, sampling):
+    for image in decoded(items, size, sampling, any_body_part):
         images.append(image)
         if isinstance(image, Decoded):
             levels.append(image.levels)

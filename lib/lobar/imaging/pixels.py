@@ -2,20 +2,15 @@
 
 import struct
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
+from pydicom.pixels import get_decoder
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
     JPEGLossless,
@@ -24,7 +19,9 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from lobar.core.errors import LobarError
+from lobar.imaging import display, levels
+from lobar.imaging.display import RAW, Bits
+from lobar.imaging.elements import RejectedImage, as_rejection
 
 REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
@@ -32,79 +29,49 @@ REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-RAW = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 JPEGS = (
     JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless,
 )  # fmt: skip
+NO_PIXELS = "no pixel data"
 BASELINE = 0xC0
 FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
-GREY_TRANSFORMS = ("RescaleSlope", "WindowCenter", "ModalityLUTSequence", "VOILUTSequence")
-
-
-class RejectedImage(ValueError):
-    """An image that cannot be used. The text says what was found and contains nothing about the patient."""
-
-
-@contextmanager
-def as_rejection(what: str) -> Iterator[None]:
-    """Turn any error that a damaged file causes in a parser or decoder into a RejectedImage.
-
-    MemoryError, ImportError (a missing decoder) and LobarError are not the file's fault and stay as they are.
-    """
-    try:
-        yield
-    except (RejectedImage, MemoryError, ImportError, LobarError):
-        raise
-    except InvalidDicomError:
-        raise RejectedImage("not a DICOM file: the DICM prefix is missing") from None
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
-        raise RejectedImage(f"{what}: OpenCV cannot read it") from None
-    except Exception as error:  # pydicom and the decoders share no base class
-        raise RejectedImage(f"{what}: {type(error).__name__}") from None
 
 
 def decodes_in_process(dataset: Dataset) -> bool:
     """Whether the pixels are raw or 8-bit baseline JPEG, whose decoder neither hangs nor exhausts memory."""
     syntax = _syntax(dataset)
-    return syntax in RAW or (syntax == JPEGBaseline8Bit and _unsigned_bytes(dataset))
+    return syntax in RAW or (syntax == JPEGBaseline8Bit and display.read_bits(dataset).unsigned_bytes)
 
 
 def grey_levels(dataset: Dataset, rows: int, columns: int, reduction: int) -> np.ndarray:
     """Grey levels of shape (rows, columns) / reduction, rounded up: uint8, black 0.
 
-    8-bit pixels without a window or rescale keep their stored values. Others are scaled to 0..255 from the
-    range of their window, else from the range of their values without padding; padding becomes black.
+    `levels` describes how pixels become grey levels. Raises RejectedImage if they cannot be decoded.
     """
+    attributes = display.read(dataset)
     if not dataset.get("PixelData"):
-        raise RejectedImage("no pixel data")
-    as_stored = _unsigned_bytes(dataset) and not any(name in dataset for name in GREY_TRANSFORMS)
-    syntax = _syntax(dataset)
+        raise RejectedImage(NO_PIXELS)
+    syntax, bits = _syntax(dataset), attributes.bits
+    as_stored = bits.unsigned_bytes and levels.keeps_stored(attributes)
     if syntax in JPEGS:
         frame = _frame(dataset)
         _check_jpeg(frame, rows, columns, baseline=syntax == JPEGBaseline8Bit)
-    if syntax == JPEGBaseline8Bit and _unsigned_bytes(dataset):
-        stored = _jpeg(frame, reduction if as_stored else 1)
+    if syntax == JPEGBaseline8Bit and bits.unsigned_bytes:
+        words = _jpeg(frame, reduction if as_stored else 1)
     else:
-        stored = _decoded(dataset, rows, columns)
-    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
-    levels = stored if as_stored else _scaled(stored, dataset, background=255 * inverted)
-    if inverted:
-        levels = 255 - levels
+        words = _decoded(dataset, rows, columns, bits)
+    if as_stored:
+        grey = 255 - words if attributes.inverted else words
+    else:
+        grey = levels.grey_levels(words, attributes)
     expected = (-(-rows // reduction), -(-columns // reduction))
-    if levels.shape != expected:
-        levels = cv2.resize(levels, expected[::-1], interpolation=cv2.INTER_AREA)
-    return levels
+    if grey.shape != expected:
+        grey = cv2.resize(grey, expected[::-1], interpolation=cv2.INTER_AREA)
+    return grey
 
 
 def _syntax(dataset: Dataset) -> UID | str:
     return dataset.file_meta.get("TransferSyntaxUID", "missing")
-
-
-def _unsigned_bytes(dataset: Dataset) -> bool:
-    stored = dataset.get("BitsStored", 8)
-    return bool(dataset.get("BitsAllocated") == stored == 8 and not dataset.get("PixelRepresentation"))
 
 
 def _jpeg(frame: bytes, reduction: int) -> np.ndarray:
@@ -147,16 +114,34 @@ def _check_jpeg(frame: bytes, rows: int, columns: int, baseline: bool) -> None:
     raise RejectedImage("damaged JPEG: it has no readable frame header")
 
 
-def _decoded(dataset: Dataset, rows: int, columns: int) -> np.ndarray:
-    expected = rows * columns * int(dataset.get("BitsAllocated", 0)) // 8
-    if _syntax(dataset) in RAW and len(dataset.PixelData) not in (expected, expected + expected % 2):
-        raise RejectedImage(f"{len(dataset.PixelData)} bytes of pixel data; expected {expected}")
+def _decoded(dataset: Dataset, rows: int, columns: int, bits: Bits) -> np.ndarray:
+    """The words (rows, columns) of the image, uint8 or uint16."""
+    if _syntax(dataset) in RAW:
+        return _raw(dataset, rows, columns, bits)
+    # decoders need elements that are optional for us
+    dataset.SamplesPerPixel, dataset.NumberOfFrames = 1, 1
+    dataset.BitsStored, dataset.PixelRepresentation = bits.stored, int(bits.signed)
     with as_rejection("pixel data cannot be decoded"):
-        twelve_bits = _syntax(dataset) == JPEGExtended12Bit and dataset.get("BitsStored") != 8
-        stored = _decoded_by_gdcm(dataset) if twelve_bits else dataset.pixel_array
-    if stored.shape != (rows, columns):
-        raise RejectedImage(f"pixel data of shape {stored.shape}; the header says {rows} x {columns}")
-    return stored
+        if _syntax(dataset) == JPEGExtended12Bit and bits.stored != 8:
+            words = _decoded_by_gdcm(dataset)
+        else:
+            runner = get_decoder(UID(_syntax(dataset)))
+            words, _ = runner.as_array(dataset, index=0, correct_unused_bits=False)  # type: ignore[arg-type]
+    if words.shape != (rows, columns):
+        raise RejectedImage(f"pixel data of shape {words.shape}; the header says {rows} x {columns}")
+    return words.view(f"u{bits.allocated // 8}")
+
+
+def _raw(dataset: Dataset, rows: int, columns: int, bits: Bits) -> np.ndarray:
+    expected, found = rows * columns * bits.allocated // 8, len(dataset.PixelData)
+    # PS3.5 8.1.1 allows padding after the pixels; a second frame of bytes contradicts the header
+    if not expected <= found < max(2 * expected, expected + 2):
+        raise RejectedImage(f"{found} bytes of pixel data; expected {expected}")
+    data, dtype = dataset.PixelData, np.dtype(f"u{bits.allocated // 8}")
+    # PS3.5 A.3: 16-bit words (OW) are swapped as a whole, even if they hold two pixels of 8 bits
+    if _syntax(dataset) == ExplicitVRBigEndian and (bits.allocated == 16 or dataset["PixelData"].VR == "OW"):
+        data = np.frombuffer(data, np.uint16, len(data) // 2).byteswap()
+    return np.frombuffer(data, dtype, rows * columns).reshape(rows, columns)
 
 
 def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
@@ -171,33 +156,3 @@ def _decoded_by_gdcm(dataset: Dataset) -> np.ndarray:
     # GDCM returns bytes as str
     data = reader.GetImage().GetBuffer().encode("utf-8", "surrogateescape")
     return np.frombuffer(data, np.uint16).reshape(int(dataset.Rows), int(dataset.Columns))
-
-
-def _scaled(stored: np.ndarray, dataset: Dataset, background: int) -> np.ndarray:
-    values = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float32)
-    padding = _padding(stored, dataset)
-    low, high = _range(values[~padding] if padding.any() else values, dataset)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise RejectedImage("its window or rescale values give grey levels that are not finite")
-    values -= low
-    values *= 255 / max(high - low, 1e-6)
-    levels = np.clip(np.rint(values, out=values), 0, 255).astype(np.uint8)
-    levels[padding] = background
-    return levels
-
-
-def _padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Which pixels are padding: from PixelPaddingValue to PixelPaddingRangeLimit, inclusive."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, bool)
-    low, high = sorted((int(value), int(dataset.get("PixelPaddingRangeLimit", value))))
-    padding: np.ndarray = (stored >= low) & (stored <= high)
-    return padding
-
-
-def _range(values: np.ndarray, dataset: Dataset) -> tuple[float, float]:
-    """The values that become black and white: the ends of the window's output, else the extreme values."""
-    if "WindowCenter" in dataset and "VOILUTSequence" not in dataset:
-        values = apply_windowing(np.array([-1e9, 1e9]), dataset)
-    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)

@@ -11,11 +11,14 @@ from lobar.training.recipe import Recipe
 
 
 def predict(
-    engines: Mapping[str, Engine], items: Sequence[Item], recipe: Recipe
+    engines: Mapping[str, Engine], items: Sequence[Item], recipe: Recipe, any_body_part: bool = True
 ) -> Iterator[tuple[Decoded[Item], dict[str, np.ndarray]] | Rejected[Item]]:
-    """Yield each image, decoded once, with its map (size, size) of each engine, or why it is rejected."""
+    """Yield each image, decoded once, with its map (size, size) of each engine, or why it is rejected.
+
+    `any_body_part` is that of `loader.decoded`.
+    """
     batch_size = next(iter(engines.values())).batch
-    batches = loader.batches(items, recipe.image_size, recipe.sampling, batch_size)
+    batches = loader.batches(items, recipe.image_size, recipe.sampling, batch_size, any_body_part)
     predicted: Iterator[tuple[Batch[Item], dict[str, np.ndarray]]] = ((batch, {}) for batch in batches)
     for name, engine in engines.items():
         predicted = _add_maps(name, engine, predicted)

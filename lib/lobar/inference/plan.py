@@ -19,7 +19,6 @@ from lobar.inference.record import Plan, PlanInputs
 from lobar.inference.release import Release
 from lobar.storage import objects, records, tables
 from lobar.storage.layout import Model, Prediction
-from lobar.training.recipe import Recipe
 from lobar.training.record import Training
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ class Request:
     """The options of a plan.
 
     shards: number of shards; 0: as many as `images_per_shard` makes. device: cpu or gpu. precision: of the
-    network's arithmetic, or auto. operating_point: tuned or notebook.
+    network's arithmetic, or auto. operating_point: tuned or notebook. any_body_part: see
+    `imaging.dicom.header`.
     """
 
     images_per_shard: int
@@ -41,6 +41,7 @@ class Request:
     device: str
     precision: str
     operating_point: str
+    any_body_part: bool = False
 
 
 def read_slice(place: Prediction, plan: Plan, shard: int) -> list[Image]:
@@ -79,6 +80,7 @@ def make(images: str, model: Model, place: Prediction, request: Request) -> Plan
         precision=precision,
         cpu_features=offer.cpu_features,
         lobar=code_version(),
+        any_body_part=request.any_body_part,
     )
     if plan := records.find(place.plan, Plan, inputs):
         return plan
@@ -86,18 +88,19 @@ def make(images: str, model: Model, place: Prediction, request: Request) -> Plan
         records.put(place.slice, tables.encode(slice_table([listed[i] for i in part])))
         for part in cut(inputs.count, inputs.shards)
     ]
-    shifts = _drift(listed, model, inputs.recipe)
+    shifts = _drift(listed, model, inputs)
     plan = Plan(inputs=inputs, slices=slices, other_objects=other_objects, drift=shifts)
     return records.create(place.plan, plan)
 
 
 @drift.advice
-def _drift(images: Sequence[Image], model: Model, recipe: Recipe) -> list[Shift]:
+def _drift(images: Sequence[Image], model: Model, inputs: PlanInputs) -> list[Shift]:
     """How the images compare with the training images, with warnings; unreadable ones are skipped."""
     from lobar.imaging import loader  # it decodes; the merge reads plans too and needs no decoder
 
     trained = records.read(model.training, Training).profile
-    sample = loader.decoded(images[:DRIFT_SAMPLE], recipe.image_size, recipe.sampling)
+    recipe = inputs.recipe
+    sample = loader.decoded(images[:DRIFT_SAMPLE], recipe.image_size, recipe.sampling, inputs.any_body_part)
     levels = (image.levels for image in sample if isinstance(image, loader.Decoded))
     shifts = drift.from_profile(images, levels, recipe.sampling, trained)
     drift.warn(shifts, model.url)

@@ -28,6 +28,7 @@ class PlanInputs:
     precision: str
     cpu_features: list[str]
     lobar: str
+    any_body_part: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def predict(plan: Plan, images: Sequence[Image]) -> Iterator[Row | Rejection]:
     if not images:
         return
     engine = ENGINE_OF_DEVICE[inputs.device](Model(inputs.model), inputs.files, inputs.precision)
-    for image in maps.predict({inputs.precision: engine}, images, inputs.recipe):
+    for image in maps.predict({inputs.precision: engine}, images, inputs.recipe, inputs.any_body_part):
         if isinstance(image, Rejected):
             yield image.rejection
             continue
