@@ -138,8 +138,12 @@ lint-workflows: $(if $(shell command -v go),$(ARGO_VERSIONS:%=.tools/argo/%/src)
 	@cd dev/kubernetes && CGO_ENABLED=0 go build -ldflags="-s -w -X k8s.io/component-base/version.gitVersion=$$( \
 		go list -m -f '{{.Version}}' k8s.io/kubernetes)" -o $(CURDIR)/.tools/kubernetes/ $$(go list tool)
 
+.tools/kubernetes/kube-router:
+	@echo "building kube-router, which enforces network policies; this takes 2 minutes, once"
+	@CGO_ENABLED=0 GOBIN="$(CURDIR)/.tools/kubernetes" go install github.com/cloudnativelabs/kube-router/v2/cmd/kube-router@v2.1.0
+
 LOBAR_ARGO ?= $(lastword $(ARGO_VERSIONS))
-test-cluster: install minio $(addprefix .tools/argo/$(LOBAR_ARGO)/,argo workflow-controller) .tools/kubernetes/kubelet images ## run workflows on a real Kubernetes with Argo on this machine
+test-cluster: install minio $(addprefix .tools/argo/$(LOBAR_ARGO)/,argo workflow-controller) .tools/kubernetes/kubelet .tools/kubernetes/kube-router images ## run workflows on a real Kubernetes with Argo on this machine
 	$(BIN)/python -m dev.cluster runs/cluster -- $(BIN)/python -m pytest -m cluster -v
 
 KUBECTL ?= $(BIN)/kubectl

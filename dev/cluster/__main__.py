@@ -4,19 +4,20 @@ python -m dev.cluster FOLDER -- COMMAND …
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dev.cluster import control_plane, node
+from dev.cluster import argo, control_plane, images, network, node, readme
 from dev.cluster.machine import INSIDE, Machine, in_own_namespaces
 from lobar.core import console
 from lobar.core.errors import InputError
-from lobar.core.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"
@@ -24,10 +25,9 @@ TOOLS = ROOT / ".tools"
 NEEDED = {
     "unshare": "util-linux", "ip": "iproute2", "iptables": "iptables", "conntrack": "conntrack",
     "openssl": "openssl", "etcd": "etcd-server", "containerd": "containerd",
-    "runc": "runc", "podman": "podman",
+    "runc": "runc", "podman": "podman", "docker-registry": "docker-registry", "ipset": "ipset",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }  # fmt: skip
-ARGO = "github.com/argoproj/argo-workflows/v4"
 MINIO = "quay.io/minio/minio:RELEASE.2025-04-22T22-12-26Z"
 
 
@@ -45,54 +45,33 @@ def main(
     if not os.environ.get(INSIDE):
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
-            if path.name != "containerd":  # keeps the images already loaded
+            if path.name != "registry":  # keeps the images already pushed
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         status = in_own_namespaces("dev.cluster", [str(folder), "--", *command])
         raise SystemExit(status)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     machine = Machine(folder, TOOLS)
-    node.make_network()
+    network.make_bridge()
     control_plane.start(machine)
+    images.start_registry(machine)
     node.start(machine)
-    _load_images(machine)
-    install_argo(machine)
+    images.build(machine, node.PAUSE, TOOLS / "kubernetes/pause")
+    network.start(machine)
+    images.build(machine, MINIO, TOOLS / "minio")
+    argo.install(machine)
     install_lobar(machine)
     raise SystemExit(subprocess.run(command, check=False).returncode)
 
 
-def _load_images(machine: Machine) -> None:
-    for name in ("lobar", "lobar-train"):
-        node.load(machine, f"localhost/{name}:{__version__}", f"docker.io/library/{name}:{__version__}")
-    node.build(machine, node.PAUSE, TOOLS / "kubernetes/pause")
-    node.build(machine, MINIO, TOOLS / "minio")
-    for name in ("workflow-controller", "argoexec"):
-        node.build(machine, f"quay.io/argoproj/{name}:{argo_version()}", TOOLS / "argo/bin" / name)
-
-
-def argo_version() -> str:
-    """The version of Argo in go.mod, which is built."""
-    lines = (ROOT / "dev/argo/go.mod").read_text().splitlines()
-    return next(line.split()[-1] for line in lines if line.startswith(f"require {ARGO} "))
-
-
-def install_argo(machine: Machine) -> None:
-    """Install Argo from its own manifests, without its server, which cannot be built from the module."""
-    manifests = machine.run("go", "list", "-C", ROOT / "dev/argo", "-m", "-f", "{{.Dir}}", ARGO).strip()
-    text = machine.run("kubectl", "kustomize", f"{manifests}/manifests/cluster-install")
-    text = text.replace("workflow-controller:latest", f"workflow-controller:{argo_version()}")
-    machine.run("kubectl", "create", "namespace", "argo")
-    machine.run("kubectl", "apply", "--server-side", "-n", "argo", "-f", "-", text=text)
-    machine.run("kubectl", "-n", "argo", "scale", "deployment/argo-server", "--replicas=0")
-    rollout = ["kubectl", "-n", "argo", "rollout", "status", "deployment/workflow-controller", "--timeout=1s"]
-    machine.wait("Argo's controller", lambda: machine.succeeds(*rollout))
-
-
 def install_lobar(machine: Machine) -> None:
-    """Install lobar with `make deploy OVERLAY=minio`."""
-    # Argo before 4.1 has no pendingTimeout; the API server drops the field
-    options = ["OVERLAY=minio", "KUBECTL=kubectl", "APPLY_OPTIONS=--validate=warn"]
-    machine.run("make", "-C", ROOT, "deploy", *options)
-    print("lobar is installed", flush=True)
+    """Run README's commands up to `make deploy`; the tests run the last one, which submits a workflow.
+
+    There is no way out of these namespaces, so the images must have been built before.
+    """
+    for command in readme.commands()[:-1]:
+        start = time.monotonic()
+        machine.run(*command)
+        print(f"{shlex.join(command)}: {time.monotonic() - start:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""etcd, API server, controllers, scheduler and DNS; clients use tokens from a file, not certificates."""
+"""etcd, API server, controllers and scheduler; clients use tokens from a file, not certificates."""
 
 import json
 import os
@@ -49,9 +49,6 @@ def start(machine: Machine) -> None:
         f"--kubeconfig={admin}",
         "--leader-elect=false",
     )
-    names = f".:53 {{\n  errors\n  kubernetes cluster.local {{\n    kubeconfig {admin}\n  }}\n}}\n"
-    (folder / "Corefile").write_text(names)
-    machine.start("dns", machine.tools / "kubernetes/coredns", "-conf", folder / "Corefile")
 
 
 def _write_kubeconfig(path: Path, authority: Path, token: str) -> None:

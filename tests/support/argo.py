@@ -1,4 +1,4 @@
-"""Workflows on a cluster, submitted and watched through its API with kubectl alone."""
+"""Workflows on a cluster: submitted with `argo`, watched with kubectl."""
 
 import json
 import subprocess
@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOW_SECONDS = 600.0
 
 
 def kubectl(*arguments: str, text: str | None = None) -> str:
     """Output of kubectl in lobar's namespace."""
-    command = ["kubectl", "--namespace=lobar", *arguments]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    return _output("kubectl", "--namespace=lobar", *arguments, text=text)
+
+
+def _output(*command: str, text: str | None = None) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout
 
@@ -105,21 +106,19 @@ def _task(pod: dict[str, Any]) -> str:
     return str(name.rpartition("(")[0] or name)
 
 
-def submit(file: Path, parameters: dict[str, str]) -> Run:
-    """Submit like `argo submit FILE -p NAME=VALUE`, or for a CronWorkflow like `--from`."""
-    document = yaml.safe_load(file.read_text())
-    if document["kind"] == "CronWorkflow":
-        document["metadata"] = {"generateName": document["metadata"]["name"] + "-"}
-        document |= {"kind": "Workflow", "spec": document["spec"]["workflowSpec"]}
-    with_parameters(document["spec"], parameters)
-    return Run(kubectl("create", "-f", "-", "-o", "jsonpath={.metadata.name}", text=json.dumps(document)))
+def argo(*arguments: str) -> str:
+    """Output of Argo's command in lobar's namespace; it needs only the API server, not Argo's."""
+    return _output("argo", "--namespace=lobar", *arguments)
 
 
-def with_parameters(spec: dict[str, Any], parameters: dict[str, str]) -> None:
-    """Set a workflow's own arguments, which have precedence over those of its WorkflowTemplate."""
-    own = {each["name"]: each for each in spec.get("arguments", {}).get("parameters", [])}
-    own |= {name: {"name": name, "value": value} for name, value in parameters.items()}
-    spec["arguments"] = {"parameters": list(own.values())}
+def submit(source: str, parameters: dict[str, str]) -> Run:
+    """`argo submit SOURCE -p NAME=VALUE …`; the source is a file or `--from=KIND/NAME`."""
+    return Run(argo("submit", source, *options(parameters), "--output=name").strip())
+
+
+def options(parameters: dict[str, str]) -> list[str]:
+    """Parameters as options of `argo` and of the local runner."""
+    return [word for name, value in parameters.items() for word in ("-p", f"{name}={value}")]
 
 
 def runs() -> Iterator[Run]:

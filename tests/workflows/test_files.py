@@ -78,7 +78,7 @@ def test_full_runs_the_jobs_in_order() -> None:
 
 
 def test_full_is_what_argos_controller_makes_of_it() -> None:
-    """The golden file is what the controller of a real cluster ran, see test_cluster.py."""
+    """The golden file is what the controller of a real cluster ran, see test_chains.py."""
     given = dict(item.split("=", 1) for item in WORKFLOW) | {"root": "s3://lobar", "shards": "4"}
     read = steps.read(WORKFLOWS / "full.yaml", given)
     lines = []

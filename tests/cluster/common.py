@@ -1,0 +1,74 @@
+"""What the cluster tests share: the parameters of their workflows, and how to interrupt a pod."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dev.cluster import readme
+from lobar.storage import objects
+from tests.conftest import WORKFLOW
+from tests.support.argo import REPOSITORY, Run, until
+
+SUBMIT = readme.commands()[-1]  # argo submit …
+GIVEN = dict(word.split("=", 1) for option, word in pairwise(SUBMIT) if option == "-p")
+ROOT = GIVEN["root"]
+PARAMETERS = dict(item.split("=", 1) for item in WORKFLOW) | GIVEN | {"shards": "4"}
+TRAINING = {name: value for name, value in PARAMETERS.items() if name not in ("shards", "max-rejected-new")}
+PREDICTING = GIVEN | {name: PARAMETERS[name] for name in ("shards", "max-rejected-new")}
+CPUS = "2"
+SMALL_RESOURCES = {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "1Mi"}
+INFERENCE_LIBRARY = "libopenvino_intel_cpu_plugin"
+
+
+def templates() -> list[dict[str, Any]]:
+    """The templates of the WorkflowTemplate, as in its file."""
+    text = (REPOSITORY / "workflows/lobar.yaml").read_text()
+    return list(yaml.safe_load(text)["spec"]["templates"])
+
+
+def submission(name: str) -> bytes:
+    return objects.read(f"{ROOT}/predictions/{name}/submission.csv")
+
+
+def run_locally(module: str, *arguments: str) -> None:
+    """Run a module outside the cluster."""
+    # as many threads for training as in the pod: floating-point sums depend on their number
+    environment = {**os.environ, "LOBAR_CPUS": CPUS}
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def suspend_shard(prediction: str, number: int) -> int:
+    """Wait for the job of a prediction's shard to load its network, suspend it, and return its process id."""
+    arguments = {f"--prediction={ROOT}/predictions/{prediction}", f"--shard={number}"}
+    return int(until("a shard that has loaded its network", lambda: _suspended(arguments), every=0.02))
+
+
+def _suspended(arguments: set[str]) -> int:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # a process may end during the search
+            words = (folder / "cmdline").read_text().split("\0")
+            loaded = INFERENCE_LIBRARY in (folder / "maps").read_text()
+            if words[0].endswith("python") and arguments <= set(words) and loaded:
+                os.kill(int(folder.name), signal.SIGSTOP)
+                return int(folder.name)
+    return 0
+
+
+def resume_until_end(process: int) -> None:
+    """Resume a suspended job, which then gets the signal of its eviction, and wait for its end."""
+    os.kill(process, signal.SIGCONT)
+    until("the end of the job", lambda: not Path(f"/proc/{process}").exists(), 10, every=0.02)
+
+
+def pod_name(run: Run, task: str) -> str:
+    """The name of the running pod of a task."""
+    return str(run.running(task)["metadata"]["name"])
