@@ -136,8 +136,8 @@ def test_label_index_goes_on_where_the_champions_dataset_is_gone(
     assert (status, "drift: not compared: " in stderr) == (0, True)
 
 
-@pytest.mark.parametrize("error", [InputError, AbsentError, OutsideError])
-def test_no_expected_error_of_a_comparison_stops_its_job(
+@pytest.mark.parametrize("error", [InputError, AbsentError])
+def test_no_wrong_input_of_a_comparison_stops_its_job(
     error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     @drift.advice
@@ -146,6 +146,15 @@ def test_no_expected_error_of_a_comparison_stops_its_job(
 
     assert compare() == []
     assert caplog.messages == ["drift: not compared: s3://b/training.json: what went wrong"]
+
+
+def test_an_outage_during_a_comparison_ends_the_job_so_that_its_record_is_always_the_same() -> None:
+    @drift.advice
+    def compare() -> list[Shift]:
+        raise OutsideError("s3://b/training.json: the store does not respond")
+
+    with pytest.raises(OutsideError):
+        compare()
 
 
 @pytest.mark.parametrize(

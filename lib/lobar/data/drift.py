@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
-from lobar.core.errors import LobarError
+from lobar.core.errors import InputError
 from lobar.data.listing import Image
 from lobar.data.record import Profile, Shift
 from lobar.imaging.sampling import Sampling
@@ -44,16 +44,16 @@ log = logging.getLogger(__name__)
 
 
 def advice(compare: Callable[P, list[Shift]]) -> Callable[P, list[Shift]]:
-    """A comparison that never stops its job: what cannot be compared is a warning and no shift.
+    """A comparison whose wrong or missing input is a warning and no shift.
 
-    So is an outage of the store: what the job itself reads and writes there still ends it with 75.
+    An outage or an interruption still ends the job with 75: without the shifts, its record would differ.
     """
 
     @functools.wraps(compare)
     def advise(*arguments: P.args, **options: P.kwargs) -> list[Shift]:
         try:
             return compare(*arguments, **options)
-        except LobarError as error:
+        except InputError as error:
             log.warning("drift: not compared: %s", error)
             return []
 
