@@ -64,9 +64,16 @@ def _suspended(arguments: set[str]) -> int:
 
 
 def resume_until_end(process: int) -> None:
-    """Resume a suspended job, which then gets the signal of its eviction, and wait for its end."""
+    """Resume a suspended job once its SIGTERM is pending, so it cannot finish first; wait for its end."""
+    until("the signal of the eviction", lambda: _is_pending(process, signal.SIGTERM), 60, every=0.02)
     os.kill(process, signal.SIGCONT)
     until("the end of the job", lambda: not Path(f"/proc/{process}").exists(), 10, every=0.02)
+
+
+def _is_pending(process: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{process}/status").read_text()
+    (pending,) = (line.split()[1] for line in status.splitlines() if line.startswith("ShdPnd:"))
+    return bool(int(pending, 16) >> (number - 1) & 1)
 
 
 def pod_name(run: Run, task: str) -> str:
