@@ -43,8 +43,9 @@ def test_an_evicted_pod_is_retried_up_to_the_limit_and_then_by_argo_retry(full: 
     set_retry_limit("1")
     try:
         run = submit("workflows/predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
-        for _ in range(2):
+        for count in (1, 2):
             process = suspend_shard(run.name, 1)
+            wait_until_counted(run, "predict(1:1)", count)
             evict(pod_name(run, "predict(1:1)"))
             resume_until_end(process)
         assert run.ended() in ("Failed", "Error")  # Error if the controller sees no more than the deletion
@@ -55,6 +56,16 @@ def test_an_evicted_pod_is_retried_up_to_the_limit_and_then_by_argo_retry(full: 
     argo("retry", run.name)
     assert run.ended() == "Succeeded"
     assert submission(run.name) == submission(full.name)
+
+
+def wait_until_counted(run: Run, task: str, count: int) -> None:
+    """Wait until Argo has seen this attempt running: an earlier loss is not counted."""
+
+    def counted() -> bool:
+        attempts = run.attempts(task)
+        return len(attempts) == count and attempts[-1]["phase"] == "Running"
+
+    until("the attempt", counted)
 
 
 def set_retry_limit(limit: str) -> None:
