@@ -15,7 +15,6 @@ from tests.cluster.common import (
     run_locally,
     submission,
     suspend_shard,
-    templates,
 )
 from tests.support.argo import Run, argo, kubectl, submit, until
 
@@ -38,41 +37,14 @@ def _replaced(before: dict, now: dict) -> bool:
     return bool(now) and now["metadata"]["uid"] != before["metadata"]["uid"]
 
 
-def test_an_evicted_pod_is_retried_up_to_the_limit_and_then_by_argo_retry(full: Run) -> None:
-    """Like spot nodes that are drained twice, with a limit of one retry: the job gets SIGTERM each time."""
-    set_retry_limit("1")
-    try:
-        run = submit("workflows/predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
-        for count in (1, 2):
-            process = suspend_shard(run.name, 1)
-            wait_until_counted(run, "predict(1:1)", count)
-            evict(pod_name(run, "predict(1:1)"))
-            resume_until_end(process)
-        assert run.ended() in ("Failed", "Error")  # Error if the controller sees no more than the deletion
-    finally:
-        set_retry_limit("5")
-    for attempt in run.attempts("predict(1:1)"):
-        assert attempt["message"] == "pod deleted" or INTERRUPTED in attempt["message"]
-    argo("retry", run.name)
+def test_a_shard_whose_pod_is_evicted_is_computed_again(full: Run) -> None:
+    """Like a drained spot node with a grace period of 15 s: the job gets SIGTERM."""
+    run = submit("workflows/predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
+    process = suspend_shard(run.name, 1)
+    evict(pod_name(run, "predict(1:1)"))
+    resume_until_end(process)
     assert run.ended() == "Succeeded"
     assert submission(run.name) == submission(full.name)
-
-
-def wait_until_counted(run: Run, task: str, count: int) -> None:
-    """Wait until Argo has seen this attempt running: an earlier loss is not counted."""
-
-    def counted() -> bool:
-        attempts = run.attempts(task)
-        return len(attempts) == count and attempts[-1]["phase"] == "Running"
-
-    until("the attempt", counted)
-
-
-def set_retry_limit(limit: str) -> None:
-    """Change how often Argo retries a shard of a workflow that starts after this."""
-    (number,) = (i for i, template in enumerate(templates()) if template["name"] == "predict-shard")
-    change = [{"op": "replace", "path": f"/spec/templates/{number}/retryStrategy/limit", "value": limit}]
-    kubectl("patch", "workflowtemplate", "lobar", "--type=json", f"--patch={json.dumps(change)}")
 
 
 def evict(pod: str) -> None:
