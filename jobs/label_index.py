@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from jobs.options import AnyBodyPart
+
 if TYPE_CHECKING:
     from lobar.data.record import Manifest
 
@@ -22,13 +24,7 @@ def main(
         float, typer.Option(min=0, max=1, help="share of patients that may be rejected")
     ] = 0.01,
     seed: Annotated[int, typer.Option(min=0, help="random seed of the split and of the training")] = 0,
-    any_body_part: Annotated[
-        bool,
-        typer.Option(
-            "--any-body-part/--only-chests",
-            help="read radiographs of any body part and modality in their headers, or only chests",
-        ),
-    ] = False,
+    any_body_part: AnyBodyPart = False,
     registry: Annotated[
         str,
         typer.Option(help="registry; warn if the images differ from those that its champion was trained on"),

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from jobs.options import AnyBodyPart
+
 
 def main(
     images: Annotated[str, typer.Option(help="folder of DICOM images named ID.dcm")],
@@ -25,13 +27,7 @@ def main(
     operating_point: Annotated[
         Literal["tuned", "notebook"], typer.Option(help="thresholds that turn maps into boxes")
     ] = "tuned",
-    any_body_part: Annotated[
-        bool,
-        typer.Option(
-            "--any-body-part/--only-chests",
-            help="read radiographs of any body part and modality in their headers, or only chests",
-        ),
-    ] = False,
+    any_body_part: AnyBodyPart = False,
     figures: Annotated[
         str, typer.Option(help="folder for a file that contains only the number of shards")
     ] = "",

@@ -99,13 +99,11 @@ def test_an_absent_element(name: str) -> None:
     assert found == without(name)
 
 
-@pytest.mark.parametrize("empty", [b"", b"  "], ids=["empty", "spaces"])
 @pytest.mark.parametrize("name", ELEMENTS)
-def test_an_empty_element_counts_as_absent(name: str, empty: bytes) -> None:
+def test_an_empty_element_counts_as_absent(name: str) -> None:
     vr = ELEMENTS[name][0]
-    if vr == "US" and empty:
-        pytest.skip("two spaces are a number in this VR")
-    assert outcome(file({name: (vr, empty)})) == without(name)
+    for empty in (b"",) if vr == "US" else (b"", b"  "):  # in US, two spaces are a number
+        assert outcome(file({name: (vr, empty)})) == without(name)
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
@@ -124,24 +122,21 @@ def test_the_first_complete_window_is_used(name: str) -> None:
     assert outcome(file(pairs)) == USUAL
 
 
-@pytest.mark.parametrize("vr", ["LO", "SH", "UT", "UN", "OB"])
 @pytest.mark.parametrize("name", ELEMENTS)
-def test_another_vr_with_text(name: str, vr: str) -> None:
+def test_another_vr_with_text(name: str) -> None:
     vr_usual, value, _ = ELEMENTS[name]
-    if vr == "UN" and vr_usual == "US":
-        pytest.skip("pydicom takes the bytes of UN as the element's own VR")
-    assert outcome(file({name: (vr, str(value).encode())})) == USUAL
+    # pydicom takes the bytes of UN as those of the element's own VR
+    for vr in {"LO", "SH", "UT", "UN", "OB"} - ({"UN"} if vr_usual == "US" else set()):
+        assert outcome(file({name: (vr, str(value).encode())})) == USUAL, vr
 
 
-@pytest.mark.parametrize("vr", ["US", "SS", "SL", "FD", "IS", "DS"])
 @pytest.mark.parametrize("name", NUMBERS)
-def test_another_vr_with_a_number(name: str, vr: str) -> None:
+def test_another_vr_with_a_number(name: str) -> None:
     value = int(ELEMENTS[name][1])
-    if vr == "US" and value < 0:
-        pytest.skip("no negative numbers in this VR")
     codes = {"US": "<H", "SS": "<h", "SL": "<l", "FD": "<d"}
-    body = struct.pack(codes[vr], value) if vr in codes else str(value).encode()
-    assert outcome(file({name: (vr, body)})) == USUAL
+    for vr in {*codes, "IS", "DS"} - ({"US"} if value < 0 else set()):  # US has no negative numbers
+        body = struct.pack(codes[vr], value) if vr in codes else str(value).encode()
+        assert outcome(file({name: (vr, body)})) == USUAL, vr
 
 
 @pytest.mark.parametrize("body", [b"number", b"1e999", b"nan", b"1,5"])
