@@ -144,7 +144,7 @@ lint-workflows: $(if $(shell command -v go),$(ARGO_VERSIONS:%=.tools/argo/%/src)
 
 LOBAR_ARGO ?= $(lastword $(ARGO_VERSIONS))
 test-cluster: install minio $(addprefix .tools/argo/$(LOBAR_ARGO)/,argo workflow-controller) .tools/kubernetes/kubelet .tools/kubernetes/kube-router images ## run workflows on a real Kubernetes with Argo on this machine
-	$(BIN)/python -m dev.cluster runs/cluster -- $(BIN)/python -m pytest -m cluster -v
+	$(BIN)/python -m dev.cluster runs/cluster -- $(BIN)/python -m pytest -m cluster -v --tb=short
 
 KUBECTL ?= $(BIN)/kubectl
 OVERLAYS := $(notdir $(wildcard k8s/overlays/*))

@@ -14,7 +14,7 @@ import yaml
 from dev.cluster import readme
 from lobar.storage import objects
 from tests.conftest import WORKFLOW
-from tests.support.argo import REPOSITORY, Run, until
+from tests.support.argo import REPOSITORY, Run, artifact, until
 
 SUBMIT = readme.commands()[-1]  # argo submit …
 GIVEN = dict(word.split("=", 1) for option, word in pairwise(SUBMIT) if option == "-p")
@@ -37,6 +37,11 @@ def submission(name: str) -> bytes:
     return objects.read(f"{ROOT}/predictions/{name}/submission.csv")
 
 
+def summary(run: Run) -> str:
+    """The text that a workflow's exit handler made of it."""
+    return objects.read(f"{ROOT}/{artifact(run.attempts_at_exit()[-1], 'summary')}").decode()
+
+
 def run_locally(module: str, *arguments: str) -> None:
     """Run a module outside the cluster."""
     # as many threads for training as in the pod: floating-point sums depend on their number
@@ -55,12 +60,39 @@ def suspend_shard(prediction: str, number: int) -> int:
 def _suspended(arguments: set[str]) -> int:
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # a process may end during the search
-            words = (folder / "cmdline").read_text().split("\0")
+            words = _words(folder)
             loaded = INFERENCE_LIBRARY in (folder / "maps").read_text()
             if words[0].endswith("python") and arguments <= set(words) and loaded:
                 os.kill(int(folder.name), signal.SIGSTOP)
                 return int(folder.name)
     return 0
+
+
+def kill_sidecar(process: int) -> None:
+    """Kill the container that Argo runs beside a job, and that stores the job's outputs."""
+    pod = _pod_folder(process)
+    sidecars = [
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if _words(folder)[:2] == ["argoexec", "wait"] and _pod_folder(int(folder.name)) == pod
+    ]
+    assert len(sidecars) == 1
+    os.kill(sidecars[0], signal.SIGKILL)
+
+
+def _pod_folder(process: int) -> str:
+    """The control group of a process's pod, which is the parent of its container's."""
+    lines = Path(f"/proc/{process}/cgroup").read_text().splitlines()
+    (group,) = (line.split(":", 2)[2] for line in lines if "memory" in line.split(":")[1].split(","))
+    return str(Path(group).parent)
+
+
+def _words(folder: Path) -> list[str]:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return (folder / "cmdline").read_text().split("\0")
+    except OSError:
+        return []
 
 
 def resume_until_end(process: int) -> None:

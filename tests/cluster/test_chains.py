@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lobar.storage import objects
-from tests.cluster.common import PARAMETERS, PREDICTING, ROOT, run_locally, submission
-from tests.support.argo import Run, argo, metric, options, submit, until
+from tests.cluster.common import PARAMETERS, PREDICTING, ROOT, run_locally, submission, summary
+from tests.support.argo import Run, argo, artifact, metric, options, submit, until
 
 pytestmark = pytest.mark.cluster
 
@@ -51,19 +51,19 @@ def test_a_run_has_its_metrics_and_artifacts(full: Run) -> None:
     assert (figures["rows"], figures["rejected"]) == ("21", "1")
     assert metric("lobar_challenge_metric") == float(figures["challenge-metric"])
     assert metric('lobar_images{result="rejected"}') == 1
-    keys = {
-        item["name"]: item["s3"]["key"] for node in (evaluate, merge) for item in node["outputs"]["artifacts"]
-    }
-    assert objects.read(f"{ROOT}/{keys['report']}").startswith(b"<!doctype html>")
-    assert objects.read(f"{ROOT}/{keys['submission']}") == submission(full.name)
+    assert objects.read(f"{ROOT}/{artifact(evaluate, 'report')}").startswith(b"<!doctype html>")
+    assert objects.read(f"{ROOT}/{artifact(merge, 'submission')}") == submission(full.name)
     assert (
         full.of("predict(0:0)")["progress"].split("/")[0] == full.of("predict(0:0)")["progress"].split("/")[1]
     )
-    summary = full.attempts_at_exit()[-1]
-    (page,) = (item["s3"]["key"] for item in summary["outputs"]["artifacts"] if item["name"] == "summary")
-    lines = objects.read(f"{ROOT}/{page}").decode().splitlines()
+    lines = summary(full).splitlines()
     assert lines[0].startswith(f"{full.name}: Succeeded after ")
     assert any(line.startswith("  21 rows, ") for line in lines)
+    header = next(line.split() for line in lines if line.split()[:2] == ["task", "retries"])
+    costs = {line.split()[0]: line.split()[-1] for line in lines if "predict (4)" in line or "train " in line}
+    assert header[-1] == "cost"
+    assert float(costs["train"]) > 0
+    assert float(costs["predict"]) > 0
 
 
 def test_one_new_image_is_one_shard(full: Run) -> None:
@@ -73,7 +73,7 @@ def test_one_new_image_is_one_shard(full: Run) -> None:
     objects.publish(f"{ROOT}/one/{name}", objects.read(f"{ROOT}/data/test_images/{name}"))
     one = {"images": f"{ROOT}/one", "model": f"{ROOT}/models/{full.name}", "shards": "0"}
     run = submit("workflows/predict.yaml", PREDICTING | one)
-    assert run.ended() == "Succeeded"
+    run.expect_success()
     assert [task for task in run.arguments if task.startswith("predict(")] == ["predict(0:0)"]
     assert submission(run.name).decode().splitlines() == [header, expected]
 
@@ -87,7 +87,7 @@ def test_a_parameter_runs_prediction_on_the_gpu_pool(full: Run) -> None:
     assert main["image"] == PARAMETERS["train-image"]
     assert main["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert {"key": "nvidia.com/gpu", "operator": "Exists"} in spec["tolerations"]
-    assert run.ended() == "Succeeded"
+    run.expect_success()
     assert submission(run.name).count(b"\n") == submission(full.name).count(b"\n")
 
 
@@ -100,11 +100,6 @@ def test_a_wrong_input_is_not_retried_and_its_error_is_shown(full: Run) -> None:
     (attempt,) = run.attempts("plan")
     assert attempt["message"].startswith(f"main: Error (exit code 2): error: {ROOT}/none: no images there")
     assert "\n" not in attempt["message"]
-    (page,) = (
-        item["s3"]["key"]
-        for item in run.attempts_at_exit()[-1]["outputs"]["artifacts"]
-        if item["name"] == "summary"
-    )
-    assert "-> the input is wrong" in objects.read(f"{ROOT}/{page}").decode()
+    assert "-> the input is wrong" in summary(run)
     lines = argo("logs", run.name, "--no-color").splitlines()
     assert any(f": error: {ROOT}/none: no images there" in line for line in lines)

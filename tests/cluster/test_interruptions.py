@@ -1,6 +1,8 @@
 """Workflows whose pods are killed, deleted, evicted or stopped."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,14 @@ from tests.cluster.common import (
     PARAMETERS,
     PREDICTING,
     ROOT,
+    kill_sidecar,
     pod_name,
     resume_until_end,
     run_locally,
     submission,
     suspend_shard,
 )
-from tests.support.argo import Run, argo, kubectl, submit, until
+from tests.support.argo import Run, argo, artifact, kubectl, submit, until
 
 pytestmark = pytest.mark.cluster
 INTERRUPTED = "(exit code 75): error: interrupted"
@@ -29,7 +32,7 @@ def test_a_lost_predict_pod_is_replaced(full: Run) -> None:
     pod = run.running("predict(2:2)")
     kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
     until("another pod", lambda: _replaced(pod, run.running("predict(2:2)")))
-    assert run.ended() == "Succeeded"
+    run.expect_success()
     assert submission(run.name) == submission(full.name)
 
 
@@ -43,7 +46,7 @@ def test_a_shard_whose_pod_is_evicted_is_computed_again(full: Run) -> None:
     process = suspend_shard(run.name, 1)
     evict(pod_name(run, "predict(1:1)"))
     resume_until_end(process)
-    assert run.ended() == "Succeeded"
+    run.expect_success()
     assert submission(run.name) == submission(full.name)
 
 
@@ -59,6 +62,18 @@ def evict(pod: str) -> None:
     kubectl("create", "--raw", path, "--filename=-", text=json.dumps(eviction))
 
 
+def test_a_job_whose_outputs_could_not_be_stored_is_done_again(full: Run) -> None:
+    run = submit("workflows/predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
+    process = suspend_shard(run.name, 1)
+    kill_sidecar(process)
+    os.kill(process, signal.SIGCONT)
+    run.expect_success()
+    first, second = run.attempts("predict(1:1)")
+    assert (first["phase"], second["phase"]) == ("Error", "Succeeded")
+    assert first["message"].startswith("wait: Error")
+    assert submission(run.name) == submission(full.name)
+
+
 def test_training_resumes_after_its_pod_was_deleted(cron: str) -> None:
     """Like a drained or preempted node: the pod is interrupted first."""
     changes = PARAMETERS["recipe-changes"].replace("epochs=12,", "epochs=120,")
@@ -68,13 +83,12 @@ def test_training_resumes_after_its_pod_was_deleted(cron: str) -> None:
     model = f"{ROOT}/models/{run.name}"
     until("the first epoch", lambda: any("checkpoints" in item.url for item in objects.list_objects(model)))
     kubectl("delete", "pod", pod_name(run, "train"), "--wait=false")
-    assert run.ended() == "Succeeded"
+    run.expect_success()
     first, second = run.attempts("train")
     # the message depends on whether the controller sees the pod's end or its deletion first
     assert first["message"] == "pod deleted" or INTERRUPTED in first["message"]
     assert second["phase"] == "Succeeded"
-    log = next(item["s3"]["key"] for item in second["outputs"]["artifacts"] if item["name"] == "main-logs")
-    assert "resumed after epoch" in objects.read(f"{ROOT}/{log}").decode()
+    assert "resumed after epoch" in objects.read(f"{ROOT}/{artifact(second, 'main-logs')}").decode()
     uninterrupted = f"{ROOT}/models/uninterrupted"
     run_locally("jobs", *run.arguments["train"], f"--out={uninterrupted}")
     files = [json.loads(objects.read(f"{url}/training.json"))["files"] for url in (model, uninterrupted)]
@@ -96,7 +110,7 @@ def test_a_stopped_workflow_leaves_no_partial_objects(full: Run) -> None:
     assert all(json.loads(objects.read(url)) for url in remaining if url.endswith(".json"))
 
     again = submit("workflows/full.yaml", PARAMETERS | outputs)
-    assert again.ended() == "Succeeded"
+    again.expect_success()
     assert submission("stopped") == submission(full.name)
 
 
@@ -117,7 +131,7 @@ def test_retry_computes_only_the_shard_that_failed(full: Run, tmp_path: Path) ->
 
     objects.publish(table, content)
     argo("retry", run.name)
-    assert run.ended() == "Succeeded"
+    run.expect_success()
     after = {shard: run.attempts(shard) for shard in shards}
     assert after[failed][-1]["phase"] == "Succeeded"
     assert [shard for shard in shards if after[shard] != before[shard]] == [failed]

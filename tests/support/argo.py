@@ -1,6 +1,8 @@
 """Workflows on a cluster: submitted with `argo`, watched with kubectl."""
 
 import json
+import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +32,20 @@ def until(what: str, check: Callable[[], Any], seconds: float = WORKFLOW_SECONDS
         if result := check():
             return result
         time.sleep(every)
-    raise AssertionError(f"{what}: not within {seconds:g} s")
+    raise AssertionError(f"{what}: not within {seconds:g} s\n{state()}")
+
+
+def state() -> str:
+    """What may explain that a workflow does not end: failed attempts, pods, and the cluster's warnings."""
+    lines = [f"load {os.getloadavg()[0]:.1f}, {shutil.disk_usage(REPOSITORY).free / 2**30:.1f} GiB free"]
+    for run in runs():
+        attempts = [node for node in run.nodes().values() if node["type"] == "Pod"]
+        for node in attempts:
+            if node["phase"] != "Succeeded":
+                lines.append(f"{node['displayName']}: {node['phase']}, {node.get('message', '')}"[:300])
+    lines += kubectl("get", "pods", "-o", "wide").splitlines()[-8:]
+    lines += kubectl("get", "events", "--field-selector=type=Warning").splitlines()[-8:]
+    return "\n".join(lines)
 
 
 @dataclass
@@ -67,7 +82,7 @@ class Run:
     def running(self, task: str) -> dict[str, Any]:
         """The running pod of a task; empty if there is none."""
         for pod in self.pods():
-            if _task(pod).startswith(task) and pod["status"]["phase"] == "Running":
+            if task_of(pod).startswith(task) and pod["status"]["phase"] == "Running":
                 return pod
         return {}
 
@@ -77,11 +92,17 @@ class Run:
         def phase_at_end() -> str:
             for pod in self.pods():
                 (main,) = (each for each in pod["spec"]["containers"] if each["name"] == "main")
-                self.arguments[_task(pod)] = main["args"]
+                self.arguments[task_of(pod)] = main["args"]
             phase = self.document().get("status", {}).get("phase", "")
             return phase if phase in ("Succeeded", "Failed", "Error") else ""
 
         return str(until(f"the end of {self.name}", phase_at_end))
+
+    def expect_success(self) -> None:
+        """Wait for the end. Raises AssertionError with what happened if it was another one."""
+        if (phase := self.ended()) != "Succeeded":
+            message = self.document()["status"].get("message", "")
+            raise AssertionError(f"{self.name}: {phase}, {message}\n{state()}")
 
     def waits_for(self) -> dict[str, list[str]]:
         """Each task with the tasks that it waits for, as in the controller's graph."""
@@ -100,7 +121,7 @@ def _plain(node: dict[str, Any]) -> str:
     return str(node["displayName"]).split("(")[0]
 
 
-def _task(pod: dict[str, Any]) -> str:
+def task_of(pod: dict[str, Any]) -> str:
     """The task and shard of a pod: the last part of its node's name, without the number of the attempt."""
     name = pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"].split(".")[-1]
     return str(name.rpartition("(")[0] or name)
@@ -109,6 +130,11 @@ def _task(pod: dict[str, Any]) -> str:
 def argo(*arguments: str) -> str:
     """Output of Argo's command in lobar's namespace; it needs only the API server, not Argo's."""
     return _output("argo", "--namespace=lobar", *arguments)
+
+
+def artifact(node: dict[str, Any], name: str) -> str:
+    """The key of a node's output artifact in the bucket."""
+    return str(next(item["s3"]["key"] for item in node["outputs"]["artifacts"] if item["name"] == name))
 
 
 def submit(source: str, parameters: dict[str, str]) -> Run:

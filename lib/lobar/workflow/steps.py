@@ -20,7 +20,8 @@ RETRY = {
     "limit": str(RETRY_LIMIT),
     "retryPolicy": "Always",
     "expression": (
-        'lastRetry.exitCode in ["75", "137", "143", "-1"] and not (lastRetry.message contains "OOMKilled")'
+        'lastRetry.exitCode in ["0", "75", "137", "143", "-1"] '
+        'and not (lastRetry.message contains "OOMKilled")'
     ),
     "backoff": {"duration": "10s", "factor": "3"},
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from lobar.workflow.status import Node, attempts
 
 ADVICE = (
+    ("wait: Error", "Argo could not store the outputs or the log: check the ConfigMap artifact-repositories"),
     ("(exit code 2)", "the input is wrong: fix what the message names, then submit again"),
     ("(exit code 75)", "external failure: submit again with the same dataset, model and prediction"),
     ("(exit code 1)", "an internal error: the log has the details"),
