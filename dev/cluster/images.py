@@ -24,6 +24,11 @@ def start_registry(machine: Machine) -> None:
     machine.start("registry", "docker-registry", "serve", folder / "registry.yaml")
 
 
+def pull_command(machine: Machine, name: str) -> list[str]:
+    """The command that loads an image of the registry into the node."""
+    return ["ctr", *_node(machine), "images", "pull", "--plain-http", name]
+
+
 def build(machine: Machine, name: str, program: Path) -> None:
     """Build an image that contains and runs one static program, and load it into the node under `name`."""
     with tempfile.TemporaryDirectory(dir=machine.folder) as scratch:
@@ -38,5 +43,9 @@ def build(machine: Machine, name: str, program: Path) -> None:
         Path(scratch, program.name).hardlink_to(program)
         machine.run("podman", "build", "--quiet", "--tag", name, scratch)
         machine.run("podman", "save", "--quiet", "--format=docker-archive", "-o", f"{scratch}/image", name)
-        address = f"--address={machine.folder}/containerd.sock"
-        machine.run("ctr", address, "--namespace=k8s.io", "images", "import", f"{scratch}/image")
+        machine.run("ctr", *_node(machine), "images", "import", f"{scratch}/image")
+
+
+def _node(machine: Machine) -> tuple[str, str]:
+    """Options that select the containerd of the node, and the images that the kubelet sees."""
+    return f"--address={machine.folder}/containerd.sock", "--namespace=k8s.io"

@@ -1,6 +1,7 @@
 """The commands of README's section on clusters, with the registry, overlay and bucket of the test cluster."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from dev.cluster.images import REGISTRY
@@ -23,3 +24,8 @@ def commands() -> list[list[str]]:
         block = block.replace(name, ours)
     lines = block.replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines]
+
+
+def images(submit: Sequence[str]) -> list[str]:
+    """The images that a command names in its parameters."""
+    return [value for _, _, value in (word.partition("=") for word in submit) if value.startswith(REGISTRY)]
