@@ -76,11 +76,29 @@ for address in sys.argv[1:]:
 """
 
 
-def _reachable(namespace: str, *addresses: str) -> list[str]:
-    """Which of these addresses a pod of a namespace can connect to."""
+# What a decoder's process tries, which damaged pixel data might make it do
+ISOLATED = """
+import os, socket
+from pathlib import Path
+from lobar.imaging import isolation
+parent = f"/proc/{os.getpid()}/environ"
+if os.fork():
+    os.wait()
+else:
+    isolation.isolate()
+    for attempt in (socket.socket, Path(parent).read_bytes):
+        try:
+            attempt()
+        except PermissionError:
+            print(attempt.__name__)
+"""
+
+
+def _output(namespace: str, program: str, *arguments: str) -> list[str]:
+    """The words that a Python program prints in a restricted pod."""
     pod = _pod()
-    pod["metadata"] = {"generateName": "connect-", "namespace": namespace}
-    container = pod["spec"]["containers"][0] | {"command": ["python", "-c", CONNECT, *addresses]}
+    pod["metadata"] = {"generateName": "restricted-", "namespace": namespace}
+    container = pod["spec"]["containers"][0] | {"command": ["python", "-c", program, *arguments]}
     container |= {"image": PARAMETERS["image"]}
     container.pop("resources")
     pod["spec"] |= {
@@ -98,5 +116,12 @@ def test_our_pods_connect_only_to_what_the_network_policies_allow(cluster: None)
     """By name, so through the cluster's DNS. A pod without policies shows that something listens there."""
     (address,) = kubectl("get", "pods", "--namespace=argo", "-o", "jsonpath={.items[*].status.podIP}").split()
     api_server, store, controller = "kubernetes.default:443", "minio.lobar:9000", f"{address}:9090"
-    assert _reachable("lobar", api_server, store, controller) == [api_server, store]
-    assert _reachable("default", api_server, store, controller) == [api_server, controller]
+    assert _output("lobar", CONNECT, api_server, store, controller) == [api_server, store]
+    assert _output("default", CONNECT, api_server, store, controller) == [api_server, controller]
+
+
+def test_a_decoder_in_a_pod_can_open_no_socket_and_not_read_the_credentials_of_its_parent(
+    cluster: None,
+) -> None:
+    """The test machine's kernel has Landlock."""
+    assert _output("lobar", ISOLATED) == ["socket", "read_bytes"]
