@@ -19,9 +19,7 @@ def start(machine: Machine) -> None:
         f"{tokens['admin']},admin,admin,system:masters\n{tokens['kubelet']},system:node:{NODE},{NODE},system:nodes\n"
     )
     machine.run("openssl", "genrsa", "-out", folder / "accounts.key", "2048")
-    # In memory: otherwise the API server does not answer in time while an image pull keeps the disk busy
-    (folder / "etcd").mkdir(mode=0o700)
-    machine.run("mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", folder / "etcd")
+    machine.make_folder_in_memory("etcd")
     machine.start("etcd", "etcd", "--data-dir", folder / "etcd")
     machine.start(
         "apiserver", machine.tools / "kubernetes/kube-apiserver",

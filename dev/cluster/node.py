@@ -27,6 +27,7 @@ def start(machine: Machine) -> None:
     """Start the node and wait until it is ready; it declares a GPU that exists only for the scheduler."""
     folder = machine.folder
     _start_containerd(machine)
+    machine.make_folder_in_memory("kubelet")  # the pods' volumes, so also MinIO's objects
     (folder / "resolv.conf").touch()
     (folder / "kubelet.json").write_text(json.dumps(_kubelet(folder)))
     machine.start(
@@ -47,7 +48,8 @@ def start(machine: Machine) -> None:
 def _start_containerd(machine: Machine) -> None:
     folder = machine.folder
     (folder / "cni").mkdir(exist_ok=True)
-    (folder / "containerd").mkdir(exist_ok=True)
+    machine.make_folder_in_memory("containerd/state")
+    machine.make_folder_in_memory("containerd/root/io.containerd.metadata.v1.bolt")
     addresses = {"type": "host-local", "ranges": [[{"subnet": PODS, "rangeStart": "10.90.0.10"}]],
                  "routes": [{"dst": "0.0.0.0/0"}], "dataDir": f"{folder}/addresses"}  # fmt: skip
     bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "hairpinMode": True, "ipam": addresses}

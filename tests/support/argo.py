@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WORKFLOW_SECONDS = 600.0
+WORKFLOW_SECONDS = 1200.0
 
 
 def kubectl(*arguments: str, text: str | None = None) -> str:
