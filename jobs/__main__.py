@@ -11,7 +11,7 @@ JOBS = {
     "demo-data": "generate synthetic images, labels and groups in RSNA's format",
     "label-index": "join label table, images and groups into an index with a split",
     "train": "train a segmentation network on a dataset",
-    "evaluate": "score a model, tune its operating point, write the report, release it",
+    "evaluate": "score a model, tune its operating point, write report and card, release it",
     "plan": "list the new images and divide them into shards",
     "predict": "predict the boxes of one shard",
     "merge-submission": "merge all shards into one submission CSV",

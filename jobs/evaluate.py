@@ -16,6 +16,7 @@ def main(
     from jobs import figures as outputs
     from lobar.evaluation import evaluate
     from lobar.evaluation.record import SYSTEMS, verdict
+    from lobar.inference.release import Release
     from lobar.storage import objects, records
     from lobar.storage.layout import Dataset, Model
 
@@ -34,3 +35,4 @@ def main(
             offer = "offered" if trial.offered else f"not offered: {trial.objection}"
             print(f"  {name}: {trial.gain.signed} against float32, {offer}")
     print(f"report: {objects.absolute(report) if report else place.report(evaluation.report)}")
+    print(f"model card: {place.card(records.read(place.release, Release).card)}")

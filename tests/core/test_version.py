@@ -35,6 +35,7 @@ def test_the_version_is_that_of_an_equal_checkout(checkout: Path) -> None:
         "lib/lobar/core/boxes.py",
         "lib/lobar/inference/postprocess.py",
         "lib/lobar/evaluation/report/report.html",
+        "lib/lobar/evaluation/report/model_card.md",
         "lib/lobar/evaluation/report/style.css",
         "lib/lobar/training/recipes/rsna.yaml",
         "jobs/predict.py",

@@ -7,7 +7,7 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 PACKAGE = Path(__file__).parents[1]
-SUFFIXES = {".py", ".html", ".css", ".yaml"}
+SUFFIXES = {".py", ".html", ".css", ".md", ".yaml"}
 
 
 @cache

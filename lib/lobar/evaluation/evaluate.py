@@ -1,4 +1,4 @@
-"""Evaluate a trained model on a dataset, and release it: scores, report and records."""
+"""Evaluate a trained model on a dataset, and release it: scores, report, model card and records."""
 
 import pandas as pd
 import pyarrow as pa
@@ -7,7 +7,7 @@ from lobar.core.version import code_version
 from lobar.data.record import Manifest
 from lobar.evaluation import scoring
 from lobar.evaluation.record import Evaluation
-from lobar.evaluation.report import page
+from lobar.evaluation.report import card, page
 from lobar.evaluation.scoring import Result
 from lobar.inference import engines
 from lobar.inference.release import NOTEBOOK, EvaluationInputs, Offer, Release
@@ -19,7 +19,7 @@ ONCE = "a model is released once; train another one for other data"
 
 
 def run(model: Model, dataset: Dataset) -> Evaluation:
-    """Score a model on the validation images, put its report, and release it; return the evaluation's record.
+    """Score a model on the validation images, put its report and its card, and release it; return its record.
 
     A model that is released already is not scored again. Raises InputError if the model or the dataset is not
     complete, or the model was evaluated on other data.
@@ -39,7 +39,9 @@ def run(model: Model, dataset: Dataset) -> Evaluation:
     if evaluation is None:
         evaluation = _evaluate(model, dataset, training, manifest, inputs)
         evaluation = records.create(model.evaluation, evaluation, ONCE)
-    records.create(model.release, _release(training, evaluation), ONCE)
+    # from records alone: an attempt that goes on after a crash writes the same card
+    written = records.put(model.card, card.render(model, training, manifest, evaluation))
+    records.create(model.release, _release(training, evaluation, written), ONCE)
     return evaluation
 
 
@@ -67,7 +69,8 @@ def _evaluate(
     )
 
 
-def _release(training: Training, evaluation: Evaluation) -> Release:
+def _release(training: Training, evaluation: Evaluation, written: str) -> Release:
+    """What others need of a model; `written` is the SHA-256 of its card."""
     return Release(
         inputs=evaluation.inputs,
         files=training.files,
@@ -77,6 +80,7 @@ def _release(training: Training, evaluation: Evaluation) -> Release:
             for name, trial in evaluation.precisions.items()
             if name == "float32" or trial.offered
         },
+        card=written,
     )
 
 

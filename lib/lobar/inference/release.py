@@ -48,7 +48,10 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class Release(Record):
-    """A released model: its files, its recipe, and for each precision that it offers the operating points."""
+    """A released model: its files, its recipe, and for each precision that it offers the operating points.
+
+    card: the SHA-256 of its model card; empty in records of older versions.
+    """
 
     MADE_BY: ClassVar[str] = "evaluate"
 
@@ -56,3 +59,4 @@ class Release(Record):
     files: ModelFiles
     recipe: Recipe
     precisions: dict[str, Offer]
+    card: str = ""

@@ -63,6 +63,7 @@ class Model(_Folder):
     history = _Names("history-{}.csv")
     scores = _Names("scores-{}.parquet")
     report = _Names("report-{}.html")
+    card = _Names("model_card-{}.md")
     checkpoints = _Names("checkpoints/{}")
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -46,15 +47,25 @@ def render(result: Result, history: bytes, training: Training, manifest: Manifes
         comparison=svg(comparison(result.systems), "comparison"),
         analysis=[svg(figure, f"analysis{i}") for i, figure in enumerate(analysis_figures(result.analysis))],
         training_curves=[svg(figure, f"training{i}") for i, figure in enumerate(training_figures(epochs))],
-        percent=lambda share: "–" if share is None else f"{share:.0%}",
+        percent=percent,
         base64=lambda data: base64.b64encode(data).decode(),
     )
+
+
+def percent(share: float | None) -> str:
+    """A share of images, 0..1, in words; None if there are none."""
+    return "–" if share is None else f"{share:.0%}"
+
+
+def fields(record: Any) -> Iterable[tuple[str, Any]]:
+    """Names and values of a dataclass's fields."""
+    return asdict(record).items()
 
 
 def page(template: str, **values: Any) -> bytes:
     """One of this package's templates, filled in, with its style inside."""
     package = files("lobar.evaluation.report")
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    jinja.filters["fields"] = lambda value: asdict(value).items()
+    jinja.filters["fields"] = fields
     style = package.joinpath("style.css").read_text()
     return jinja.from_string(package.joinpath(template).read_text()).render(style=style, **values).encode()
