@@ -18,10 +18,8 @@ from typing import Any
 from tests.support.argo import task_of
 
 NAME = "stub"
-PARAMETERS = {
-    "nodes": json.dumps({"kubernetes.io/hostname": NAME}),
-    "tolerations": json.dumps([{"key": NAME, "operator": "Exists"}]),
-}  # of a workflow whose pods this node takes
+NODE_SELECTOR = {"kubernetes.io/hostname": NAME}
+TOLERATIONS = [{"key": NAME, "operator": "Exists"}]
 ROOM = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "10000"}
 ARGO = "workflows.argoproj.io"
 HEARTBEAT_SECONDS = 5.0
@@ -34,7 +32,7 @@ def stub_node(outputs: Outputs) -> Iterator[None]:
     end = threading.Event()
     api = _Api()
     thread = threading.Thread(target=_run, args=(api, outputs, end))
-    metadata = {"name": NAME, "labels": {"kubernetes.io/hostname": NAME}}
+    metadata = {"name": NAME, "labels": NODE_SELECTOR}
     taint = {"key": NAME, "effect": "NoSchedule"}
     api.call("POST", "/api/v1/nodes", {"metadata": metadata, "spec": {"taints": [taint]}})
     thread.start()
