@@ -86,8 +86,8 @@ def _succeed(api: "_Api", pod: dict[str, Any], outputs: Outputs) -> None:
 
 def _artifacts(spec: dict[str, Any]) -> list[dict[str, Any]]:
     """The output artifacts of the pod's template, without which Argo 3.7 does not end the node."""
-    (wait,) = (container for container in spec["containers"] if container["name"] == "wait")
-    (template,) = (item["value"] for item in wait["env"] if item["name"] == "ARGO_TEMPLATE")
+    (init,) = spec["initContainers"]
+    (template,) = (item["value"] for item in init["env"] if item["name"] == "ARGO_TEMPLATE")
     declared = json.loads(template).get("outputs", {}).get("artifacts", [])
     return [{"name": item["name"], "s3": {"key": f"stub/{item['name']}"}} for item in declared]
 
