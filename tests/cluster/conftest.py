@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
 from lobar.storage import objects
 from tests.cluster.common import CPUS, GIVEN, PARAMETERS, ROOT, SMALL_RESOURCES, SUBMIT, TRAINING, templates
 from tests.conftest import write_data
-from tests.support.argo import Run, argo, kubectl, options, runs, until
+from tests.support.argo import REPOSITORY, Run, argo, kubectl, options, runs, until
 from tests.support.stores import use_server
 
 
@@ -53,10 +54,14 @@ def full(cluster: None) -> Run:
 
 
 @pytest.fixture(scope="session")
-def cron(cluster: None) -> str:
+def cron(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of the first run of the CronWorkflow, which is suspended after it has started."""
     before = {run.name for run in runs()}
-    argo("cron", "create", "workflows/retrain.yaml", "--schedule=* * * * *", *options(TRAINING))
+    workflow = yaml.safe_load((REPOSITORY / "workflows/retrain.yaml").read_text())
+    workflow["spec"]["schedules"] = ["* * * * *"]  # not --schedule, which Argo 3.7 adds to those of the file
+    file = tmp_path_factory.mktemp("cron") / "retrain.yaml"
+    file.write_text(yaml.safe_dump(workflow))
+    argo("cron", "create", str(file), *options(TRAINING))
     name = until("the cron", lambda: {run.name for run in runs()} - before, 130).pop()
     argo("cron", "suspend", "lobar-retrain")
     return str(name)
