@@ -37,6 +37,7 @@ HEADS = (
     Head("notebook", 16, cv2.INTER_NEAREST),
     Head("finer", 32, cv2.INTER_LINEAR),
     Head("unet", 64, cv2.INTER_LINEAR),
+    Head("encoder", 64, cv2.INTER_LINEAR),  # a unet on any encoder
 )
 
 

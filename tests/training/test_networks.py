@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,17 +17,20 @@ from hypothesis import strategies as st
 from bench import notebook
 from lobar.core.errors import InputError
 from lobar.imaging.sampling import Sampling
-from lobar.inference.engines import OpenVino
+from lobar.inference.engines import OpenVino, TensorFlow
 from lobar.storage import records
 from lobar.storage.layout import Model
 from lobar.training import export, losses, networks
-from lobar.training.recipe import Network, Recipe, load
+from lobar.training.recipe import Encoder, Network, Precision, Recipe, load
 
 
 def small(network: str = "notebook", depth: int = 2, **fields: object) -> Recipe:
     """A recipe of a small network."""
     fields = {"network": network, "image_size": 32, "channels": 4, "blocks": 1, "depth": depth, **fields}
     return load("demo", ",".join(f"{name}={value}" for name, value in fields.items()))
+
+
+ON_ENCODER = {"encoder": "efficientnetlite0", "depth": 5}
 
 
 def layer_list(model: keras.Model) -> list[tuple[str, tuple[int, ...]]]:
@@ -68,6 +72,63 @@ def test_openvino_output_equals_keras(name: str, depth: int, tmp_path: Path) -> 
     np.testing.assert_allclose(maps, np.asarray(model(levels[..., None]))[..., 0], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("precision", "fields"),
+    [
+        (Precision.MIXED_BFLOAT16, {"network": "notebook"}),
+        (Precision.MIXED_FLOAT16, {"network": "notebook"}),
+        (Precision.MIXED_BFLOAT16, {"network": "unet", **ON_ENCODER}),
+    ],
+)
+def test_openvino_computes_in_float32_after_mixed_precision(
+    precision: Precision, fields: dict[str, object], tmp_path: Path
+) -> None:
+    chosen = small(**fields)
+    levels = np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)
+    folder = Model(str(tmp_path))
+    reference = networks.create(chosen)
+    keras.config.set_dtype_policy(precision.value)
+    try:
+        model = networks.create(chosen)
+        model.set_weights(reference.get_weights())
+        files = export.export(model, folder, levels)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    ((_, maps),) = OpenVino(folder, files, "float32").maps([(None, levels)])
+    np.testing.assert_allclose(maps, np.asarray(reference(levels[..., None]))[..., 0], atol=1e-5)
+
+
+def on_encoder(encoder: str, image_size: int = 64) -> keras.Model:
+    """A small unet on an encoder with random weights."""
+    keras.utils.set_random_seed(0)
+    return networks.create(small("unet", depth=5, encoder=encoder, image_size=image_size))
+
+
+@pytest.mark.parametrize("encoder", ["efficientnetlite0", "efficientnetv2b0", "convnexttiny"])
+def test_openvino_output_on_an_encoder_equals_keras(encoder: str, tmp_path: Path) -> None:
+    model = on_encoder(encoder)
+    levels = np.random.default_rng(0).integers(0, 256, (5, 64, 64), np.uint8)
+    folder = Model(str(tmp_path))
+    files = export.export(model, folder, levels)
+    expected = np.asarray(model(levels[..., None]))[..., 0]
+    assert expected.std() > 0
+    for engine in (OpenVino(folder, files, "float32"), TensorFlow(folder, files, "float32")):
+        ((_, maps),) = engine.maps([(None, levels)])
+        np.testing.assert_allclose(maps, expected, atol=1e-5)
+    ((_, maps),) = OpenVino(folder, files, "int8").maps([(None, levels)])
+    assert np.abs(maps - expected).mean() < 0.1
+
+
+def test_openvino_joins_the_layers_of_a_unet_on_efficientnet_lite(tmp_path: Path) -> None:
+    """Normalizations, sums and activations in the convolutions, padding without an operation of its own."""
+    on_encoder("efficientnetlite0").export(str(tmp_path / "network.xml"), format="openvino", verbose=False)
+    compiled = ov.Core().compile_model(tmp_path / "network.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    kinds = Counter(op.get_rt_info()["layerType"] for op in compiled.get_runtime_model().get_ops())
+    assert kinds["Convolution"] == 61
+    assert kinds["Eltwise"] <= 1  # the normalization of the image
+    assert not {"Pad", "Concatenation", "Tile", "MVN"} & kinds.keys()
+
+
 FORWARD = """
 import sys
 import numpy as np
@@ -99,12 +160,14 @@ def test_output_of_other_backends_is_equal(backend: str, name: str, tmp_path: Pa
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.asarray(model(levels)), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
-def test_the_head_is_not_quantized_in_int8(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "fields", [*({"network": name} for name in networks.NETWORKS), {"network": "unet", **ON_ENCODER}]
+)
+def test_the_head_is_not_quantized_in_int8(fields: dict[str, object], tmp_path: Path) -> None:
     """Calibrated on images of which most have no opacity, an int8 head gave no probability above 0.5."""
     folder = Model(str(tmp_path))
     levels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8)
-    files = export.export(networks.create(small(name)), folder, levels)
+    files = export.export(networks.create(small(**fields)), folder, levels)
     xml, weights = (
         records.get(folder.network, files.int8_network),
         records.get(folder.weights, files.int8_weights),
@@ -123,6 +186,14 @@ def test_the_head_has_the_documented_number_of_cells(name: Network, cells: int) 
     (head,) = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
     assert head.output.shape == (None, cells, cells, 1)
     assert model.output.shape == (None, 32, 32, 1)
+
+
+@pytest.mark.parametrize("encoder", [encoder for encoder in Encoder if encoder is not Encoder.NONE])
+def test_the_head_on_an_encoder_has_a_quarter_of_the_cells(encoder: Encoder) -> None:
+    network = on_encoder(encoder).layers[-1]
+    (head,) = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
+    assert head.output.shape == (None, 16, 16, 1)
+    assert network.output.shape == (None, 64, 64, 1)
 
 
 def test_wrong_shapes_and_names_are_rejected() -> None:

@@ -1,4 +1,4 @@
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,8 @@ from lobar.core.errors import AbsentError, InputError
 from lobar.imaging.sampling import Sampling
 from lobar.training.recipe import Loss, Network, Precision, Recipe, load, names
 from tests.conftest import Run
+
+ON_RESNET = "network=unet,encoder=resnet50,depth=5"
 
 
 def test_every_recipe_of_lobar_loads() -> None:
@@ -41,7 +43,8 @@ def test_changes_replace_single_fields() -> None:
 
 
 def test_a_recipe_is_read_from_any_url(tmp_path: Path) -> None:
-    lines = [f"{name}: {value}" for name, value in asdict(load("demo")).items() if name != "init"]
+    optional = {field.name for field in fields(Recipe) if field.default is not MISSING}
+    lines = [f"{name}: {value}" for name, value in asdict(load("demo")).items() if name not in optional]
     (tmp_path / "mine.yaml").write_text("\n".join(lines))
     assert load(str(tmp_path / "mine.yaml")) == load(f"file://{tmp_path}/mine.yaml") == load("demo")
 
@@ -58,6 +61,16 @@ def test_a_recipe_is_read_from_any_url(tmp_path: Path) -> None:
         ("learning_rate=-1", "learning_rate is -1; it must be a number, at least 0"),
         ("sampling=bilinear", "sampling is 'bilinear'; it must be area or notebook"),
         ("precision=", "precision is None; it must be float32 or mixed_bfloat16 or mixed_float16"),
+        ("encoder=vgg16", "encoder is 'vgg16'; it must be none or efficientnetlite0 or "),
+        ("encoder=resnet50,depth=5", "encoder resnet50 needs the network unet, not notebook"),
+        ("network=unet,encoder=resnet50", "depth 2: an encoder halves the image 5 times; set depth to 5"),
+        (f"{ON_RESNET},image_size=48", "image_size 48 is not a multiple of 32, as an encoder needs"),
+        (f"{ON_RESNET},encoder_weights=w.pth", "w.pth does not end in .h5; it must be a file that Keras"),
+        (
+            "network=unet,encoder=efficientnetlite0,depth=5,encoder_weights=w.h5",
+            "efficientnetlite0 has weights of its own; leave encoder_weights empty",
+        ),
+        ("encoder_weights=w.h5", "encoder_weights needs an encoder; set encoder, too"),
         ("epochs", "change 'epochs': write key=value,key=value"),
         ("epochs=[1", "change 'epochs=[1': not YAML"),
     ],

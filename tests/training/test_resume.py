@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lobar.storage import objects
@@ -63,6 +64,16 @@ def test_an_altered_checkpoint_is_rejected(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(trainer.InputError, match="it was altered"):
         saved.restore(model)
+
+
+def test_a_checkpoint_restores_an_encoder(tmp_path: Path) -> None:
+    chosen = load("demo", f"{FIELDS},epochs=1,network=unet,encoder=efficientnetlite0,depth=5")
+    first, second = (trainer.compile_network(chosen, seed) for seed in (0, 1))
+    saved = checkpoints.Checkpoints(objects.absolute(str(tmp_path)))
+    saved.save(first, [Epoch(1, *(0.5,) * 7)])
+    saved.restore(second)
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("moment", ["record", "variables"])

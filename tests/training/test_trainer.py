@@ -16,8 +16,8 @@ from lobar.data.index import Exam, read_index
 from lobar.evaluation import compare
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model
-from lobar.training import sampler, trainer
-from lobar.training.recipe import load
+from lobar.training import pretrained, sampler, torch_weights, trainer
+from lobar.training.recipe import Encoder, load
 from lobar.training.record import Training
 from tests.conftest import Run, make_dicom, smooth_noise
 from tests.training.conftest import FIELDS, small
@@ -183,9 +183,38 @@ def test_a_batch_larger_than_the_training_set_shrinks_with_a_warning(data: Datas
     assert f"{images} training images: the batch shrinks from 99 to {images}" in trained.stderr
 
 
+def test_an_encoder_starts_from_the_weights_of_its_package_or_of_a_model(
+    data: Dataset, run: Run, tmp_path: Path
+) -> None:
+    fields = "network=unet,encoder=efficientnetlite0,depth=5,epochs=1"
+    train = ["train", "--dataset", data.url]
+    # a learning rate of 0 changes only the statistics of batch normalization, which are not trained
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(*train, "--out", first, *small(f"{fields},learning_rate=0,precision=mixed_bfloat16"))[0] == 0
+    assert run(*train, "--out", second, "--seed", 7, *small(f"{fields},learning_rate=0,init={first}"))[0] == 0
+    package = pretrained.PACKAGES[Encoder.EFFICIENTNETLITE0]
+    stem = torch_weights.parse(package.read(), package.file)["_conv_stem.weight"]
+    records_of = [
+        records.read(Model(objects.absolute(str(folder))).training, Training) for folder in (first, second)
+    ]
+    assert [record.inputs.encoder_weights for record in records_of] == [package.sha256, ""]
+    networks_of = [
+        keras.models.load_model(next(folder.glob("*.keras")), compile=False) for folder in (first, second)
+    ]
+    for one, other in zip(*(network.trainable_variables for network in networks_of), strict=True):
+        np.testing.assert_array_equal(one, other)
+    encoder = networks_of[1].layers[-1].get_layer("efficientnetlite0")
+    kernel = encoder.get_layer("conv_stem").kernel
+    np.testing.assert_allclose(kernel[:, :, 0], stem.sum(axis=1).transpose(1, 2, 0), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            small("network=unet,encoder=resnet50,depth=5,encoder_weights=nowhere.h5"),
+            "nowhere.h5: there is no such object",
+        ),
         (
             ["--dataset", "nowhere", *small()],
             "manifest.json: not there; run label-index first, or check the URL",
@@ -223,4 +252,4 @@ def test_a_training_starts_from_the_weights_of_another_model(
     assert record.inputs.init_weights == initial.files.float32_weights
     status, _, error = run(*train, *small(f"{init},channels=3"), "--out", tmp_path / "third")
     assert status == 2
-    assert "m: another network; use its values of network, channels, blocks and depth" in error
+    assert "m: another network; use its values of network, encoder, channels, blocks and depth" in error

@@ -24,7 +24,14 @@ from lobar.training.record import Training, TrainingInputs
 RECORD = re.compile(r"(\d{6})\.json")
 # What a training is made from, in words; not the dataset's URL: every night makes another folder.
 COMPARED = MappingProxyType(
-    {"index": "dataset", "recipe": "recipe", "init_weights": "base weights", "seed": "seed", "lobar": "code"}
+    {
+        "index": "dataset",
+        "recipe": "recipe",
+        "init_weights": "base weights",
+        "encoder_weights": "encoder weights",
+        "seed": "seed",
+        "lobar": "code",
+    }
 )
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ def warm_start(network: keras.Model, model: Model, files: ModelFiles) -> None:
     weights = load(model, files.keras).get_weights()
     if [array.shape for array in weights] != [array.shape for array in network.get_weights()]:
         raise InputError(
-            f"init {model.url}: another network; use its values of network, channels, blocks and depth"
+            f"init {model.url}: another network; "
+            "use its values of network, encoder, channels, blocks and depth"
         )
     network.set_weights(weights)
 
@@ -31,7 +32,7 @@ def export(network: keras.Model, model: Model, levels: np.ndarray) -> ModelFiles
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         network.save(folder / "model.keras", include_optimizer=False)
-        network.export(str(folder / "float32.xml"), format="openvino", verbose=False)
+        _in_float32(network, folder).export(str(folder / "float32.xml"), format="openvino", verbose=False)
         quantization.to_int8(folder / "float32.xml", levels, folder / "int8.xml")
         return ModelFiles(
             keras=records.put(model.keras, (folder / "model.keras").read_bytes()),
@@ -40,3 +41,21 @@ def export(network: keras.Model, model: Model, levels: np.ndarray) -> ModelFiles
             int8_network=records.put(model.network, (folder / "int8.xml").read_bytes()),
             int8_weights=records.put(model.weights, (folder / "int8.bin").read_bytes()),
         )
+
+
+def _in_float32(network: keras.Model, folder: Path) -> keras.Model:
+    """The network, or a copy that computes in float32 if it was trained in mixed precision.
+
+    In `folder` is its file. NNCF rejects bfloat16, and evaluation needs float32 to compare int8 with.
+    """
+    if keras.config.dtype_policy().compute_dtype == "float32":
+        return network
+    copy = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
+    _set_float32(copy)
+    return copy
+
+
+def _set_float32(layer: keras.Layer) -> None:
+    layer.dtype_policy = "float32"
+    for part in getattr(layer, "layers", ()):
+        _set_float32(part)

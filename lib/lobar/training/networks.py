@@ -4,8 +4,9 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from lobar.core.errors import InputError
+from lobar.training import encoders
 from lobar.training.keras_backend import keras, layers
-from lobar.training.recipe import Network, Recipe
+from lobar.training.recipe import Encoder, Network, Recipe
 
 
 def notebook(image_size: int, channels: int, blocks: int, depth: int) -> keras.Model:
@@ -34,7 +35,30 @@ def unet(image_size: int, channels: int, blocks: int, depth: int) -> keras.Model
     *finer_stages, x = _stages(x, channels, blocks, depth - 1)
     for stage in reversed(finer_stages):
         x = _block(_merged(x, stage))
+    return keras.Model(inputs, _smooth_head(_norm_relu(x), image_size), name="unet")
+
+
+def encoder_unet(encoder: Encoder, image_size: int, channels: int, blocks: int) -> keras.Model:
+    """A U-Net whose first half is a known network: from 1/32 of the image back to a quarter.
+
+    `channels` are those of a quarter; the grids at 1/8 and 1/16 have twice and four times as many. Each has
+    `blocks` residual blocks. The batch normalization follows its convolution, so that OpenVINO joins them.
+    """
+    inputs = keras.Input((image_size, image_size, 1))
+    *finer, x = encoders.create(encoder, image_size)(inputs)
+    for level, fine in reversed(list(enumerate(finer))):
+        width = channels * 2**level
+        coarse = layers.UpSampling2D(2, interpolation="bilinear")(_conv_norm(x, width, 1))
+        x = layers.ReLU()(layers.add([coarse, _conv_norm(fine, width, 1)]))
+        for _ in range(blocks):
+            residual = _conv_norm(layers.ReLU()(_conv_norm(x, width, 3)), width, 3)
+            x = layers.ReLU()(layers.add([residual, x]))
     return keras.Model(inputs, _smooth_head(x, image_size), name="unet")
+
+
+def _conv_norm(x: keras.KerasTensor, channels: int, kernel: int) -> keras.KerasTensor:
+    x = layers.Conv2D(channels, kernel, padding="same", use_bias=False)(x)
+    return layers.BatchNormalization(momentum=0.9)(x)
 
 
 def _stages(x: keras.KerasTensor, channels: int, blocks: int, count: int) -> list[keras.KerasTensor]:
@@ -65,7 +89,7 @@ def _merged(coarse: keras.KerasTensor, fine: keras.KerasTensor) -> keras.KerasTe
 
 def _smooth_head(x: keras.KerasTensor, image_size: int) -> keras.KerasTensor:
     """Probabilities at the input's size: the sigmoid of a coarser grid's logits, enlarged bilinearly."""
-    logits = layers.Conv2D(1, 1, dtype="float32")(_norm_relu(x))
+    logits = layers.Conv2D(1, 1, dtype="float32")(x)
     factor = image_size // x.shape[1]
     logits = layers.UpSampling2D(factor, interpolation="bilinear", dtype="float32")(logits)
     return layers.Activation("sigmoid", dtype="float32")(logits)
@@ -82,9 +106,10 @@ NETWORKS: MappingProxyType[Network, Callable[[int, int, int, int], keras.Model]]
 
 
 def create(recipe: Recipe) -> keras.Model:
-    """The network of a recipe, which takes the sampling's integers (uint8 or uint16) and scales them to 0..1.
+    """The network of a recipe with random weights.
 
-    Raises InputError for a size that the depth does not divide, or a U-Net without a stage.
+    It takes the sampling's integers (uint8 or uint16) and scales them to 0..1. Raises InputError for a size
+    that the depth does not divide, or a U-Net without a stage.
     """
     size, depth = recipe.image_size, recipe.depth
     if size % 2**depth:
@@ -93,5 +118,13 @@ def create(recipe: Recipe) -> keras.Model:
         raise InputError(f"depth {depth}: a unet needs 2 or more, because its first layer halves the image")
     levels = keras.Input((size, size, 1), dtype=recipe.sampling.dtype)
     scaled = layers.Rescaling(1 / recipe.sampling.max_value)(levels)
-    network = NETWORKS[recipe.network](size, recipe.channels, recipe.blocks, depth)
+    if recipe.encoder is Encoder.NONE:
+        network = NETWORKS[recipe.network](size, recipe.channels, recipe.blocks, depth)
+    else:
+        network = encoder_unet(recipe.encoder, size, recipe.channels, recipe.blocks)
     return keras.Model(levels, network(scaled))
+
+
+def encoder_of(network: keras.Model, recipe: Recipe) -> keras.Model:
+    """The encoder in a network that `create` made of a recipe with one."""
+    return network.layers[-1].get_layer(recipe.encoder.value)

@@ -4,6 +4,7 @@ import io
 import logging
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +19,14 @@ def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
     """
     import nncf
     import openvino as ov
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     calibration = levels[:CALIBRATION_IMAGES, None, ..., None]
     with redirect_stdout(io.StringIO()):  # NNCF prints progress bars, even in a pod
         model = ov.Core().read_model(network)
-        convolutions = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+        operations = model.get_ordered_ops()
+        convolutions = [op for op in operations if op.get_type_name() == "Convolution"]
         quantized = nncf.quantize(
             model,
             nncf.Dataset(calibration),
@@ -37,5 +40,17 @@ def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
             subset_size=len(calibration),
             # the slower correction halves the error of small networks, and takes seconds
             fast_bias_correction=False,
+            advanced_parameters=AdvancedQuantizationParameters(
+                activations_quantization_params=QuantizationParameters(
+                    per_channel=False if any(map(_is_transposed, operations)) else None
+                )
+            ),
         )
     ov.save_model(quantized, out, compress_to_fp16=False)
+
+
+def _is_transposed(operation: Any) -> bool:
+    """Whether it is a depthwise convolution of a transposed map, whose rows NNCF takes for channels."""
+    if operation.get_type_name() != "GroupConvolution":
+        return False
+    return bool(operation.input_value(0).get_node().get_type_name() == "Transpose")

@@ -14,6 +14,7 @@ from lobar.imaging.sampling import Sampling
 from lobar.storage import objects
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+ENCODER_DEPTH = 5  # times that an encoder halves the image
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -22,6 +23,21 @@ class Network(StrEnum):
 
     NOTEBOOK = "notebook"
     UNET = "unet"
+
+
+class Encoder(StrEnum):
+    """The encoders of `encoders.py`: EfficientNet-Lite with its own weights, and some of Keras' networks."""
+
+    NONE = "none"
+    EFFICIENTNETLITE0 = "efficientnetlite0"
+    EFFICIENTNETLITE1 = "efficientnetlite1"
+    EFFICIENTNETLITE2 = "efficientnetlite2"
+    CONVNEXTTINY = "convnexttiny"
+    EFFICIENTNETV2B0 = "efficientnetv2b0"
+    EFFICIENTNETV2S = "efficientnetv2s"
+    MOBILENETV3LARGE = "mobilenetv3large"
+    MOBILENETV3SMALL = "mobilenetv3small"
+    RESNET50 = "resnet50"
 
 
 class Loss(StrEnum):
@@ -47,9 +63,11 @@ class Recipe:
     """
 
     network: Network
-    channels: Count  # of the first layer
-    blocks: Count  # residual blocks in a stage
-    depth: Annotated[int, msgspec.Meta(ge=1, le=6)]  # number of stages, each at half the size
+    channels: Count  # of the first layer; with an encoder: of the decoder's finest grid
+    blocks: Count  # residual blocks in a stage; with an encoder: at each of the decoder's grids
+    depth: Annotated[
+        int, msgspec.Meta(ge=1, le=6)
+    ]  # number of stages, each at half the size; an encoder has 5
     image_size: Annotated[int, msgspec.Meta(ge=16)]  # pixels of a side that the network sees
     sampling: Sampling  # how an image is brought to that size
     epochs: Count  # passes over the training images
@@ -60,7 +78,11 @@ class Recipe:
     loss: Loss
     positive_fraction: Share  # share of positive images in an epoch; 0: the natural ratio
     precision: Precision  # of the arithmetic in training
-    init: str = ""  # URL of a trained model from whose weights the training starts; empty: random weights
+    init: str = ""  # URL of a trained model from whose weights the training starts; empty: not from a model
+    encoder: Encoder = Encoder.NONE  # the half of a unet that reduces the image; none: residual stages
+    # URL of a file of Keras with the weights that the encoder starts from; empty: EfficientNet-Lite starts
+    # from those of its package, any other encoder from random weights
+    encoder_weights: str = ""
 
 
 def names() -> list[str]:
@@ -86,7 +108,11 @@ def load(name: str, changes: str = "") -> Recipe:
         )
     values = _mapping(text, f"recipe {name}")
     recipe = _recipe(values | _changes(changes), f"recipe {name}")
-    return replace(recipe, init=objects.absolute(recipe.init)) if recipe.init else recipe
+    _check_encoder(recipe, f"recipe {name}")
+    init, encoder_weights = (
+        objects.absolute(url) if url else "" for url in (recipe.init, recipe.encoder_weights)
+    )
+    return replace(recipe, init=init, encoder_weights=encoder_weights)
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:
@@ -129,6 +155,32 @@ def _recipe(values: Mapping[str, Any], where: str) -> Recipe:
     if missing := [name for name in required if name not in converted]:
         raise InputError(f"{where}: {', '.join(missing)} missing; a recipe must set all of them")
     return Recipe(**converted)
+
+
+def _check_encoder(recipe: Recipe, where: str) -> None:
+    """Raise InputError for values that do not go with the recipe's encoder, or with none."""
+    encoder = recipe.encoder
+    if encoder is Encoder.NONE:
+        if recipe.encoder_weights:
+            raise InputError(f"{where}: encoder_weights needs an encoder; set encoder, too")
+        return
+    if recipe.network is not Network.UNET:
+        raise InputError(f"{where}: encoder {encoder} needs the network unet, not {recipe.network}")
+    if recipe.depth != ENCODER_DEPTH:
+        raise InputError(
+            f"{where}: depth {recipe.depth}: an encoder halves the image 5 times; set depth to 5"
+        )
+    if recipe.image_size % 2**ENCODER_DEPTH:
+        raise InputError(
+            f"{where}: image_size {recipe.image_size} is not a multiple of 32, as an encoder needs"
+        )
+    if recipe.encoder_weights and encoder.startswith("efficientnetlite"):
+        raise InputError(f"{where}: {encoder} has weights of its own; leave encoder_weights empty")
+    if recipe.encoder_weights and not recipe.encoder_weights.endswith(".h5"):
+        raise InputError(
+            f"{where}: encoder_weights {recipe.encoder_weights} does not end in .h5; it must be a file that "
+            "Keras has saved with save_weights"
+        )
 
 
 def _possible(hint: Any) -> str:

@@ -9,6 +9,7 @@ from lobar.data.record import Manifest, Profile
 from lobar.storage import records
 from lobar.storage.layout import Dataset, Model
 from lobar.storage.records import Record
+from lobar.training import pretrained
 from lobar.training.recipe import Recipe
 
 
@@ -48,7 +49,8 @@ class TrainingInputs:
     """What a model was trained from.
 
     dataset, index: its URL and the SHA-256 of its index. init_weights: the SHA-256 of the weights of the
-    model that `recipe.init` names, empty without one.
+    model that `recipe.init` names, empty without one. encoder_weights: the SHA-256 of the file of weights
+    that the encoder starts from, empty without one.
     """
 
     dataset: str
@@ -57,6 +59,7 @@ class TrainingInputs:
     init_weights: str
     seed: int
     lobar: str
+    encoder_weights: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,7 @@ class Training(Record):
 
 
 def inputs_of(dataset: Dataset, recipe: Recipe, seed: int) -> TrainingInputs:
-    """What a training would be made from. Raises InputError if the dataset or the `init` model is missing."""
+    """What a training would be made from. Raises InputError if an object that it needs is missing."""
     initial = records.read(Model(recipe.init).training, Training) if recipe.init else None
     return TrainingInputs(
         dataset=dataset.url,
@@ -84,4 +87,5 @@ def inputs_of(dataset: Dataset, recipe: Recipe, seed: int) -> TrainingInputs:
         init_weights=initial.files.float32_weights if initial else "",
         seed=seed,
         lobar=code_version(),
+        encoder_weights=pretrained.sha256(recipe),
     )

@@ -15,11 +15,11 @@ from lobar.data import drift
 from lobar.data.index import read_index
 from lobar.storage import records
 from lobar.storage.layout import Dataset, Model
-from lobar.training import distributed, export, losses, networks
+from lobar.training import distributed, encoders, export, losses, networks, pretrained
 from lobar.training.checkpoints import Checkpoints
 from lobar.training.keras_backend import keras, make_deterministic
 from lobar.training.recipe import Recipe
-from lobar.training.record import Epoch, Training, inputs_of
+from lobar.training.record import Epoch, Training, TrainingInputs, inputs_of
 from lobar.training.sampler import Split, batches, load
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,20 @@ def compile_network(recipe: Recipe, seed: int) -> keras.Model:
         model.optimizer.build(model.trainable_variables)
     distributed.prepare(model)
     return model
+
+
+def initialize(network: keras.Model, inputs: TrainingInputs) -> None:
+    """Give a network the weights that its training starts from, if they are not random.
+
+    Raises InputError if they are missing, altered, or those of another network.
+    """
+    recipe = inputs.recipe
+    if recipe.init:
+        initial = Model(recipe.init)
+        export.warm_start(network, initial, records.read(initial.training, Training).files)
+    elif inputs.encoder_weights:
+        data = pretrained.read(recipe, inputs.encoder_weights)
+        encoders.initialize(networks.encoder_of(network, recipe), recipe, data)
 
 
 def fit(
@@ -132,9 +146,7 @@ def run(dataset: Dataset, model: Model, recipe: Recipe, seed: int) -> Training:
         checkpoints.clear()  # an earlier attempt may have been killed while it did so
         return record
     network = compile_network(recipe, seed)
-    if recipe.init:
-        initial = Model(recipe.init)
-        export.warm_start(network, initial, records.read(initial.training, Training).files)
+    initialize(network, inputs)
     train, rejected = load(read_index(dataset, "train"), recipe, "train")
     valid, also_rejected = load(read_index(dataset, "valid"), recipe, "valid")
     if not any(exam.boxes for exam in train.exams):
