@@ -1,6 +1,7 @@
 """Container images: a registry on loopback, and images that contain one program."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -30,17 +31,19 @@ def pull_command(machine: Machine, name: str) -> list[str]:
 
 
 def build(machine: Machine, name: str, program: Path) -> None:
-    """Build an image that contains and runs one static program, and load it into the node under `name`."""
+    """Build an image that contains and runs one static program of Go, and load it into the node as `name`."""
     with tempfile.TemporaryDirectory(dir=machine.folder) as scratch:
         lines = [
             "FROM scratch",
-            "ENV PATH=/bin",
+            "ENV PATH=/bin ZONEINFO=/zoneinfo.zip",
+            "COPY zoneinfo.zip /",
             "USER 8737",
             f"COPY {program.name} /bin/",
             f'ENTRYPOINT ["{program.name}"]',
         ]
         Path(scratch, "Dockerfile").write_text("\n".join(lines) + "\n")
         Path(scratch, program.name).hardlink_to(program)
+        shutil.copy(Path(machine.run("go", "env", "GOROOT").strip(), "lib/time/zoneinfo.zip"), scratch)
         machine.run("podman", "build", "--quiet", "--tag", name, scratch)
         machine.run("podman", "save", "--quiet", "--format=docker-archive", "-o", f"{scratch}/image", name)
         machine.run("ctr", *_node(machine), "images", "import", f"{scratch}/image")
