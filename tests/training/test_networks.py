@@ -21,7 +21,7 @@ from lobar.inference.engines import OpenVino, TensorFlow
 from lobar.storage import records
 from lobar.storage.layout import Model
 from lobar.training import export, losses, networks
-from lobar.training.recipe import Encoder, Network, Precision, Recipe, load
+from lobar.training.recipe import Network, Precision, Recipe, load
 
 
 def small(network: str = "notebook", depth: int = 2, **fields: object) -> Recipe:
@@ -104,7 +104,7 @@ def on_encoder(encoder: str, image_size: int = 64) -> keras.Model:
     return networks.create(small("unet", depth=5, encoder=encoder, image_size=image_size))
 
 
-@pytest.mark.parametrize("encoder", ["efficientnetlite0", "efficientnetv2b0", "convnexttiny"])
+@pytest.mark.parametrize("encoder", ["efficientnetlite0", "efficientnetv2b0"])
 def test_openvino_output_on_an_encoder_equals_keras(encoder: str, tmp_path: Path) -> None:
     model = on_encoder(encoder)
     levels = np.random.default_rng(0).integers(0, 256, (5, 64, 64), np.uint8)
@@ -188,9 +188,8 @@ def test_the_head_has_the_documented_number_of_cells(name: Network, cells: int) 
     assert model.output.shape == (None, 32, 32, 1)
 
 
-@pytest.mark.parametrize("encoder", [encoder for encoder in Encoder if encoder is not Encoder.NONE])
-def test_the_head_on_an_encoder_has_a_quarter_of_the_cells(encoder: Encoder) -> None:
-    network = on_encoder(encoder).layers[-1]
+def test_the_head_on_an_encoder_has_a_quarter_of_the_cells() -> None:
+    network = on_encoder("efficientnetlite0").layers[-1]
     (head,) = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D) and layer.use_bias]
     assert head.output.shape == (None, 16, 16, 1)
     assert network.output.shape == (None, 64, 64, 1)
