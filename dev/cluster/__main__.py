@@ -28,6 +28,7 @@ NEEDED = {
     "runc": "runc", "podman": "podman", "docker-registry": "docker-registry", "ipset": "ipset",
     "/usr/lib/cni/bridge": "containernetworking-plugins",
 }  # fmt: skip
+FREE_GB = 12  # the images once in the registry and twice, packed and unpacked, on the node
 MINIO = "quay.io/minio/minio:RELEASE.2025-04-22T22-12-26Z"
 
 
@@ -47,6 +48,8 @@ def main(
         for path in folder.iterdir():
             if path.name != "registry":  # keeps the images already pushed
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if (free := shutil.disk_usage(folder).free / 1e9) < FREE_GB:
+            raise InputError(f"{folder}: {free:.0f} GB are free; a cluster needs {FREE_GB} GB for its images")
         status = in_own_namespaces("dev.cluster", [str(folder), "--", *command])
         raise SystemExit(status)
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
