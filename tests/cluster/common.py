@@ -69,7 +69,7 @@ def _suspended(arguments: set[str]) -> int:
 
 
 def kill_sidecar(process: int) -> None:
-    """Kill the container that Argo runs beside a job, and that stores the job's outputs."""
+    """Kill the container that Argo adds to a pod of a job, and that stores the job's outputs."""
     pod = _pod_folder(process)
     sidecars = [
         int(folder.name)

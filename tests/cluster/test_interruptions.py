@@ -62,7 +62,7 @@ def evict(pod: str) -> None:
     kubectl("create", "--raw", path, "--filename=-", text=json.dumps(eviction))
 
 
-def test_a_job_whose_outputs_could_not_be_stored_is_done_again(full: Run) -> None:
+def test_a_job_whose_outputs_could_not_be_stored_is_repeated(full: Run) -> None:
     run = submit("workflows/predict.yaml", PREDICTING | {"model": f"{ROOT}/models/{full.name}"})
     process = suspend_shard(run.name, 1)
     kill_sidecar(process)
