@@ -39,9 +39,8 @@ def state() -> str:
     """What may explain that a workflow does not end: failed attempts, pods, and the cluster's warnings."""
     lines = [f"load {os.getloadavg()[0]:.1f}, {shutil.disk_usage(REPOSITORY).free / 2**30:.1f} GiB free"]
     for run in runs():
-        attempts = [node for node in run.nodes().values() if node["type"] == "Pod"]
-        for node in attempts:
-            if node["phase"] != "Succeeded":
+        for node in run.nodes().values():
+            if node["type"] == "Pod" and node["phase"] != "Succeeded":
                 lines.append(f"{node['displayName']}: {node['phase']}, {node.get('message', '')}"[:300])
     lines += kubectl("get", "pods", "-o", "wide").splitlines()[-8:]
     lines += kubectl("get", "events", "--field-selector=type=Warning").splitlines()[-8:]
