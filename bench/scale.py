@@ -13,7 +13,7 @@ from bench.table import Row
 from lobar.data.listing import Image, order_key
 from lobar.inference import plan as plans
 from lobar.inference import rows as submissions
-from lobar.inference import shard
+from lobar.inference import shard, slices
 from lobar.inference.record import Plan, Shard, ShardInputs
 from lobar.storage import objects, records
 from lobar.storage.layout import Prediction
@@ -54,8 +54,8 @@ def _finish(place: Prediction) -> None:
     plan = records.read(place.plan, Plan)
     for number in range(len(plan.slices)):
         predicted = [
-            submissions.Row(image.patient_id, "0.912345 264 152 213 379 " * (i % 4 == 0))
-            for i, image in enumerate(plans.read_slice(place, plan, number))
+            submissions.Row(item.image.patient_id, "0.912345 264 152 213 379 " * (i % 4 == 0))
+            for i, item in enumerate(slices.read(place, plan, number))
         ]
         record = Shard(
             inputs=ShardInputs(plan.digest, number),

@@ -51,8 +51,13 @@ def _print_origin(origin: "Lineage", prediction: str) -> None:
 
     plan, training, dataset = origin.plan.inputs, origin.training.inputs, origin.dataset.inputs
     print(f"  shard {origin.number} of {plan.shards}: {prediction}")
-    how = f"in {plan.precision} on the {plan.device}"
-    print(f"    predicted {origin.shard.created} by lobar {plan.lobar}, {how}")
+    first: Lineage | None = origin
+    while first and first.reused_from:
+        reused_from, first = first.reused_from, first.source
+        where = f"shard {first.number} of {first.plan.inputs.shards}" if first else "removed since"
+        print(f"    the row was taken from {reused_from}, {where}")
+    when = f"{first.shard.created} " if first else ""
+    print(f"    predicted {when}by lobar {plan.lobar}, in {plan.precision} on the {plan.device}")
     tuned_for = "; tuned for float32 on a CPU" if plan.device == "gpu" else ""
     print(f"  operating point: {_fields(plan.operating_point)}{tuned_for}")
     print(f"  model: {plan.model}, trained {origin.training.created} by lobar {training.lobar}")

@@ -28,6 +28,12 @@ def main(
         Literal["tuned", "notebook"], typer.Option(help="thresholds that turn maps into boxes")
     ] = "tuned",
     any_body_part: AnyBodyPart = False,
+    reuse: Annotated[
+        str,
+        typer.Option(
+            help="folder of an earlier prediction, whose rows are taken where they would be the same"
+        ),
+    ] = "",
     figures: Annotated[
         str, typer.Option(help="folder for a file that contains only the number of shards")
     ] = "",
@@ -38,11 +44,15 @@ def main(
     from lobar.storage.layout import Prediction
 
     place = Prediction(out)
-    request = plans.Request(images_per_shard, shards, device, precision, operating_point, any_body_part)
+    request = plans.Request(
+        images_per_shard, shards, device, precision, operating_point, any_body_part, reuse
+    )
     plan = plans.make(images, registry.resolve(model), place, request)
     outputs.write(figures, {"shards": plan.inputs.shards})
     print(f"plan: {place.url}\n  model: {plan.inputs.model}")
     how = f"{plan.inputs.precision} on the {plan.inputs.device}"
     print(f"  {plan.inputs.count} images in {plan.inputs.shards} shards, {how}")
+    if plan.inputs.reuse:
+        print(f"  {plan.reused} rows are those of {plan.inputs.reuse}")
     if others := plan.other_objects:
         print(f"  {len(others)} other objects are not images: {', '.join(others[:3])}")

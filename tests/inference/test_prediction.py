@@ -13,6 +13,7 @@ from lobar.core.rejections import Rejection
 from lobar.data.listing import Image
 from lobar.inference import plan as plans
 from lobar.inference import shard as shards
+from lobar.inference import slices
 from lobar.inference.plan import Request
 from lobar.inference.record import Plan, Shard, ShardInputs
 from lobar.inference.release import Release
@@ -123,7 +124,7 @@ def test_a_finished_shard_is_still_held_to_the_allowed_share(run: Run, tmp_path:
     options = ["predict", "--prediction", planned, "--shard", 0]
     place = Prediction(planned.as_uri())
     plan = records.read(place.plan, Plan)
-    rejected = [Rejection(plans.read_slice(place, plan, 0)[0].patient_id, "x.dcm", "no pixel data")]
+    rejected = [Rejection(slices.read(place, plan, 0)[0].image.patient_id, "x.dcm", "no pixel data")]
     inputs = ShardInputs(plan.digest, 0)
     records.create(
         place.shard_record(0), Shard(inputs=inputs, table="", rows=10, with_boxes=0, rejected=rejected)

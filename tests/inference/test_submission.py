@@ -12,12 +12,11 @@ from lobar.core.boxes import Box
 from lobar.core.errors import InputError
 from lobar.core.rejections import Rejection
 from lobar.data.listing import Image
-from lobar.inference import submission
-from lobar.inference.plan import cut, slice_table
+from lobar.inference import slices, submission
 from lobar.inference.record import Plan, PlanInputs, Shard, ShardInputs, Submission, SubmissionInputs
 from lobar.inference.release import NOTEBOOK
 from lobar.inference.rows import COLUMNS, Row, from_csv, prediction_string, to_csv
-from lobar.storage import objects, records, tables
+from lobar.storage import objects, records
 from lobar.storage.layout import Prediction
 from lobar.storage.objects import Object, absolute
 from lobar.training import recipe
@@ -65,7 +64,7 @@ def test_tables_keep_every_text_and_empty_strings(rows: list[tuple[str, str]]) -
 
 @given(st.integers(0, 500), st.integers(1, 60))
 def test_slices_cover_all_images_once_and_evenly(count: int, shards: int) -> None:
-    parts = cut(count, shards)
+    parts = slices.cut(count, shards)
     assert [i for part in parts for i in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -85,11 +84,9 @@ def finished(tmp_path: Path) -> Prediction:
         files=ModelFiles("", "", "", "", ""), recipe=recipe.load("demo"), operating_point=NOTEBOOK,
         device="cpu", precision="float32", cpu_features=[], lobar="",
     )  # fmt: skip
-    parts = cut(7, 3)
-    slices = [
-        records.put(place.slice, tables.encode(slice_table([images[i] for i in part]))) for part in parts
-    ]
-    records.create(place.plan, Plan(inputs=inputs, slices=slices, other_objects=[], drift=[]))
+    parts = slices.cut(7, 3)
+    tables = [slices.put(place, [slices.Planned(images[i]) for i in part]) for part in parts]
+    records.create(place.plan, Plan(inputs=inputs, slices=tables, other_objects=[], drift=[]))
     for number, part in enumerate(parts):
         rows = [(IDS[i], STRINGS[i]) for i in part]
         commit_shard(place, number, rows, [REJECTION] if 3 in part else [])

@@ -14,7 +14,10 @@ from lobar.training.record import ModelFiles
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """All that the rows of a prediction depend on, and how many images and shards there are."""
+    """All that the rows of a prediction depend on, and how many images and shards there are.
+
+    reuse: the earlier prediction whose rows are taken where they would be the same; empty: none.
+    """
 
     images: str
     images_digest: str
@@ -29,11 +32,15 @@ class PlanInputs:
     cpu_features: list[str]
     lobar: str
     any_body_part: bool = False
+    reuse: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Record):
-    """The record of plan: the SHA-256 of each shard's list of images, and their drift from the training's."""
+    """The record of plan: the SHA-256 of each shard's list of images, and their drift from the training's.
+
+    reused: how many rows are taken from an earlier prediction.
+    """
 
     MADE_BY: ClassVar[str] = "plan"
 
@@ -41,6 +48,7 @@ class Plan(Record):
     slices: list[str]
     other_objects: list[str]
     drift: list[Shift]
+    reused: int = 0
 
     @property
     def digest(self) -> str:

@@ -9,12 +9,12 @@ from lobar.core.rejections import Rejection, check_share
 from lobar.core.version import code_version
 from lobar.data.listing import Image
 from lobar.imaging.loader import Rejected
-from lobar.inference import maps
+from lobar.inference import maps, slices
 from lobar.inference.engines import ENGINE_OF_DEVICE, check_cpu
-from lobar.inference.plan import read_slice
 from lobar.inference.postprocess import detect
 from lobar.inference.record import Plan, Shard, ShardInputs
 from lobar.inference.rows import Row, to_csv
+from lobar.inference.slices import Planned
 from lobar.storage import records
 from lobar.storage.layout import Model, Prediction
 
@@ -33,22 +33,22 @@ def run(place: Prediction, number: int, max_rejected: float) -> Shard:
             f"{place.plan}: planned by lobar {plan.inputs.lobar}, this is {code_version()}; "
             "use the container image that planned, or plan again in another place"
         )
-    images = read_slice(place, plan, number)
+    planned = slices.read(place, plan, number)
     inputs = ShardInputs(plan.digest, number)
     url, what = place.shard_record(number), f"images of shard {number}"
     if shard := records.find(url, Shard, inputs):
-        check_share(shard.rejected, len(images), max_rejected, what)
+        check_share(shard.rejected, len(planned), max_rejected, what)
         log.info("shard %d is finished already", number)
         return shard
     # the format requires a row for a rejected image too; the record says which empty rows are rejections
     rows, rejected = [], []
-    for result in console.progress(predict(plan, images), len(images), f"shard {number}"):
+    for result in console.progress(_results(plan, planned), len(planned), f"shard {number}"):
         if isinstance(result, Rejection):
             rejected.append(result)
             rows.append(Row.of(result.patient_id, []))
         else:
             rows.append(result)
-    check_share(rejected, len(images), max_rejected, what)
+    check_share(rejected, len(planned), max_rejected, what)
     shard = Shard(
         inputs=inputs,
         table=records.put(place.shard_table, to_csv(rows)),
@@ -57,6 +57,16 @@ def run(place: Prediction, number: int, max_rejected: float) -> Shard:
         rejected=rejected,
     )
     return records.create(url, shard)
+
+
+def _results(plan: Plan, planned: Sequence[Planned]) -> Iterator[Row | Rejection]:
+    """The row of each image, reused or predicted, or why it cannot be read."""
+    predicted = predict(plan, [item.image for item in planned if item.reused is None])
+    for item in planned:
+        if item.reused is None:
+            yield next(predicted)
+        else:
+            yield Row(item.image.patient_id, item.reused)
 
 
 def predict(plan: Plan, images: Sequence[Image]) -> Iterator[Row | Rejection]:

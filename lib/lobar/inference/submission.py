@@ -3,12 +3,14 @@
 import hashlib
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from lobar.core import console
 from lobar.core.concurrency import ordered_map
 from lobar.core.errors import InputError
-from lobar.inference import plan as plans
+from lobar.data.listing import Image
+from lobar.inference import slices
 from lobar.inference.record import Plan, Shard, ShardInputs, Submission, SubmissionInputs
 from lobar.inference.rows import Row, from_csv, table, to_csv
 from lobar.storage import objects, records
@@ -56,6 +58,18 @@ def merge(place: Prediction, copy_to: str | None) -> Submission:
     return records.create(place.submission_record, submission)
 
 
+def rows(place: Prediction, plan: Plan) -> Iterator[tuple[Image, str | None]]:
+    """Each image of a plan, in order, with its PredictionString; None if it was rejected.
+
+    Raises InputError as `merge` does.
+    """
+    for number, shard in enumerate(_finished(place, plan)):
+        rejected = {rejection.patient_id for rejection in shard.rejected}
+        found = from_csv(_checked_table(place, plan, number, shard))
+        for item, row in zip(slices.read(place, plan, number), found, strict=True):
+            yield item.image, None if row.patient_id in rejected else row.prediction_string
+
+
 def _finished(place: Prediction, plan: Plan) -> list[Shard]:
     """The record of every shard, in order. Raises InputError unless all are there and of this plan."""
     listed = {objects.name(item.url) for item in objects.list_objects(place.shards)}
@@ -83,7 +97,7 @@ def _checked_table(place: Prediction, plan: Plan, number: int, shard: Shard) -> 
     header = to_csv([])
     body = data.removeprefix(header)
     rows = from_csv(body)
-    planned = [image.patient_id for image in plans.read_slice(place, plan, number)]
+    planned = [item.image.patient_id for item in slices.read(place, plan, number)]
     if not data.startswith(header) or [row.patient_id for row in rows] != planned:
         raise InputError(
             f"{place.shard_table(shard.table)}: {_difference(rows, planned)}; "
