@@ -15,7 +15,7 @@ SERVE := $(BIN)/python -m dev.servers $(STORE) $(RUN)/store
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run main-job minio gcs azure test check images push test-images lint-workflows test-cluster deploy bench bench-quality bench-ceiling \
+.PHONY: help install run main-job minio gcs azure test check images push test-images lint-workflows test-cluster deploy bench bench-quality bench-transfer bench-ceiling \
 	clean lock
 
 help: ## show this list
@@ -167,6 +167,9 @@ bench: install ## measure speed, memory and scale, and write them to docs/benchm
 
 bench-quality: install ## compare the recipe demo with the notebook, and write docs/quality.md
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.quality
+
+bench-transfer: install ## compare pretrained with random weights on real images; DATA=folder with labels.csv, groups.csv, images/
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.transfer $(DATA)
 
 bench-ceiling: install ## compute the highest metric of each network's output grid; LABELS=table.csv
 	@$(BIN)/python -m bench.ceiling $(LABELS)

@@ -1,5 +1,6 @@
 """Prediction of a folder of DICOM files: lobar compared with the notebook, same files and weights."""
 
+import itertools
 import subprocess
 import sys
 import time
@@ -39,15 +40,17 @@ WHOLE_TARGETS = {"float32": "", "bfloat16": "×5", "int8": "×8.5"}
 
 @dataclass(frozen=True)
 class Bench:
-    """Synthetic images, the notebook's network with the same weights for both, and make run's network.
+    """Synthetic images, the notebook's network with the same weights for both, and lobar's default network.
 
-    model: the network for lobar. network: the same for the notebook's code. demo: make run's network.
+    model: the network for lobar. network: the same for the notebook's code. default: that of the recipe
+    `rsna` for images of SIZE, large: the same for images of twice that size.
     """
 
     folder: Path
     model: Model
     network: keras.Model
-    demo: Model
+    default: Model
+    large: Model
 
     @property
     def paths(self) -> list[Path]:
@@ -55,7 +58,7 @@ class Bench:
 
 
 def prepare(folder: Path) -> Bench:
-    """Demo data, and networks of the sizes of the notebook and of `make run`, each trained for one epoch."""
+    """Demo data, and the networks, each trained for one epoch."""
     _job("demo-data", f"--out={folder}/data", "--train=80", f"--test={IMAGES}", "--prevalence=0.5")
     data = f"{folder}/data"
     _job(
@@ -63,15 +66,20 @@ def prepare(folder: Path) -> Bench:
         f"--groups={data}/train_groups.csv", f"--out={folder}/dataset", "--valid-fraction=0.2",
     )  # fmt: skip
     dataset = f"--dataset={folder}/dataset"
-    for place, name in ((f"{folder}/model", "rsna"), (f"{folder}/demo", "demo")):
-        _job("train", dataset, f"--out={place}", f"--recipe={name}", "--set=epochs=1,batch_size=16")
+    models: list[Model] = []
+    for name, changes in (("notebook", "sampling=area"), ("rsna", ""), ("rsna", f"image_size={2 * SIZE}")):
+        place = f"{folder}/model{len(models)}"
+        options = [f"--recipe={name}", f"--set=epochs=1,batch_size=16,{changes}"]
+        _job("train", dataset, f"--out={place}", *options)
         _job("evaluate", f"--model={place}", dataset)
-    model, demo = (Model(objects.absolute(f"{folder}/{name}")) for name in ("model", "demo"))
-    release = _offer_all(model)
+        models.append(Model(objects.absolute(place)))
+        release = _offer_all(models[-1])
+    model, default, large = models
+    release = records.read(model.release, Release)
     network = notebook.create_network(SIZE, release.recipe.channels)
     trained = keras.saving.load_model(model.keras(release.files.keras).removeprefix("file://"), compile=False)
     network.set_weights(trained.get_weights())
-    return Bench(folder, model, network, demo)
+    return Bench(folder, model, network, default, large)
 
 
 def _offer_all(model: Model) -> Release:
@@ -123,28 +131,43 @@ def _decoding(paths: list[Path], bodies: list[bytes]) -> Iterator[Row]:
 def _network(bench: Bench, levels: np.ndarray) -> Iterator[Row]:
     floats = (levels / 255).astype(np.float32)[..., None]
     parts = [(at, levels[at : at + OpenVino.batch]) for at in range(0, len(levels), OpenVino.batch)]
-    loaded = {name: _load(bench, name) for name in engines.possible_precisions()}
+    enlarged = [(at, part.repeat(2, 1).repeat(2, 2)) for at, part in parts]
+    networks = {
+        "notebook's network": (bench.model, parts),
+        "default network": (bench.default, parts),
+        f"default network, {2 * SIZE} pixels": (bench.large, enlarged),
+    }
+    ways = {
+        f"{network} in {precision}": partial(_maps, _load(model, precision), images)
+        for network, (model, images) in networks.items()
+        for precision in engines.possible_precisions()
+    }
     seconds = median_seconds(
-        notebook=lambda: bench.network.predict(floats, batch_size=BATCH, verbose=0),
-        **{name: (lambda engine=engine: list(engine.maps(parts))) for name, engine in loaded.items()},
+        notebook=lambda: bench.network.predict(floats, batch_size=BATCH, verbose=0), **ways
     )
-    for name, target in TARGETS.items():
-        what = f"network in {name}, {cpus()} cores"
-        if name in loaded:
+    for network, precision in itertools.product(networks, TARGETS):
+        name = f"{network} in {precision}"
+        what, target = f"{name}, {cpus()} cores", TARGETS[precision] if "notebook" in network else ""
+        if name in ways:
             yield compared(what, len(levels), seconds["notebook"], seconds[name], target)
         else:
             yield Row(what, "", "not on this CPU", "", target)
     peak = _peak_gflops()
-    reached = NOTEBOOK_GFLOP * len(levels) / seconds["float32"]
+    reached = NOTEBOOK_GFLOP * len(levels) / seconds["notebook's network in float32"]
     what = "share of NumPy's matrix product reached in float32"
     yield Row(what, f"{peak:.0f} GFLOP/s", f"{reached:.0f} GFLOP/s", f"{100 * reached / peak:.0f} %")
 
 
-def _load(bench: Bench, precision: str) -> OpenVino:
-    files = records.read(bench.model.release, Release).files
-    engine = OpenVino(bench.model, files, precision)
-    list(engine.maps([(None, np.zeros((1, SIZE, SIZE), np.uint8))]))
+def _load(model: Model, precision: str) -> OpenVino:
+    release = records.read(model.release, Release)
+    engine, size = OpenVino(model, release.files, precision), release.recipe.image_size
+    list(engine.maps([(None, np.zeros((1, size, size), np.uint8))]))
     return engine
+
+
+def _maps(engine: OpenVino, parts: list[tuple[int, np.ndarray]]) -> None:
+    for _ in engine.maps(parts):
+        pass
 
 
 def _peak_gflops() -> float:
@@ -182,7 +205,7 @@ def _whole(bench: Bench) -> Iterator[Row]:
 
     possible = engines.possible_precisions()
     ways = {name: partial(with_lobar, bench.model, name) for name in possible}
-    ways["demo"] = partial(with_lobar, bench.demo, "float32")
+    ways |= {f"default network, {name}": partial(with_lobar, bench.default, name) for name in possible}
     seconds = median_seconds(notebook=with_notebook, **ways)
     for name, target in WHOLE_TARGETS.items():
         what = f"whole prediction, storage to CSV, {cpus()} cores, {name}"
@@ -190,12 +213,13 @@ def _whole(bench: Bench) -> Iterator[Row]:
             yield compared(what, IMAGES, seconds["notebook"], seconds[name], target)
         else:
             yield Row(what, "", "not on this CPU", "", target)
-    what = f"whole prediction, network of make run, {cpus()} cores, float32"
-    yield compared(what, IMAGES, seconds["notebook"], seconds["demo"], "×20")
+    for name in possible:
+        what = f"whole prediction, default network, {cpus()} cores, {name}"
+        target = "×50" if name == possible[-1] else ""
+        yield compared(what, IMAGES, seconds["notebook"], seconds[f"default network, {name}"], target)
     dollars = {name: 1e6 / 3600 * value / IMAGES * DOLLARS_PER_HOUR for name, value in seconds.items()}
-    for name in (*possible, "demo"):
-        how = "network of make run" if name == "demo" else name
-        what = f"a million images on such CPUs at {DOLLARS_PER_HOUR} $/h, {how}"
+    for name in ways:
+        what = f"a million images on such CPUs at {DOLLARS_PER_HOUR} $/h, {name}"
         yield Row(what, f"{dollars['notebook']:.2f} $", f"{dollars[name]:.2f} $")
 
 

@@ -135,9 +135,12 @@ class World:
 
 
 SQUARE = 24
-RECIPE_CHANGES = "image_size=64,channels=4,blocks=1,depth=2,epochs=12,batch_size=8,learning_rate=0.01"
+RECIPE_CHANGES = (
+    "sampling=area,image_size=64,channels=4,blocks=1,depth=2,epochs=12,schedule_epochs=0,batch_size=8,"
+    "learning_rate=0.01,positive_fraction=0.5"
+)
 WORKFLOW = [
-    "recipe=demo",
+    "recipe=notebook",
     f"recipe-changes={RECIPE_CHANGES}",
     "shards=3",
     "valid-fraction=0.3",

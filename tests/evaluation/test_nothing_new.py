@@ -25,7 +25,7 @@ class Nights:
     def __init__(self, root: Path, run: Run) -> None:
         self.root, self.run = root, run
         self.place, self.challenger = Registry(f"{root}/registry"), Model(f"{root}/challenger")
-        self.options = ["--recipe=demo", f"--set=init={root}/base", "--valid-fraction=0.5"]
+        self.options = ["--recipe=notebook", f"--set=init={root}/base", "--valid-fraction=0.5"]
         (root / "images").mkdir()
         for i in range(6):
             (root / f"images/p{i}.dcm").write_bytes(make_dicom(smooth_noise(64, 48, i)))
@@ -46,11 +46,11 @@ class Nights:
 
     def set_base_weights(self, digest: str) -> None:
         base = Dataset(f"{self.root}/first")
-        inputs = training_record.TrainingInputs(base.url, "", recipe.load("demo"), "", 0, "")
+        inputs = training_record.TrainingInputs(base.url, "", recipe.load("notebook"), "", 0, "")
         objects.publish(Model(f"{self.root}/base").training, records.encode(training(inputs, digest)))
 
     def add_decision(self) -> None:
-        chosen = recipe.load("demo", f"init={self.root}/base")
+        chosen = recipe.load("notebook", f"init={self.root}/base")
         inputs = inputs_of(Dataset(f"{self.root}/first"), chosen, 0)
         records.create(self.challenger.training, training(inputs, "2"))
         decided = PromotionInputs(Champion(self.challenger.url, ""), inputs.dataset, inputs.index, 0, "")
@@ -150,7 +150,7 @@ def unchanged(nights: Nights) -> None:
         (regroup, [], "dataset changed"),
         (unchanged, ["--valid-fraction=0.7"], "dataset changed"),
         (unchanged, ["--seed=1"], "dataset, seed changed"),
-        (unchanged, ["--recipe=notebook"], "recipe changed"),
+        (unchanged, ["--recipe=rsna"], "recipe changed"),
         (unchanged, ["--set=epochs=7"], "recipe, base weights changed"),
         (replace_base_weights, [], "base weights changed"),
         (remove_challenger, [], "what has changed since 000001.json cannot be read"),
@@ -184,7 +184,9 @@ def test_after_a_rollback_the_same_model_is_not_trained_again(nights: Nights) ->
         reason="rolled back from file:///b", comparison=None,
     )  # fmt: skip
     records.create(nights.place.record(2), rollback)
-    inputs = inputs_of(Dataset(f"{nights.root}/first"), recipe.load("demo", f"init={nights.root}/base"), 0)
+    inputs = inputs_of(
+        Dataset(f"{nights.root}/first"), recipe.load("notebook", f"init={nights.root}/base"), 0
+    )
     found = registry.skip_unchanged(nights.place, inputs)
     assert found is not None
     assert (found.number, found.champion) == (3, rollback.champion)

@@ -22,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests/imaging/fixtures"
 BASE = os.environ.get("BASE") or "docker.io/library/python:3.11-slim-bookworm"
 PARAMETERS = [
-    "recipe=demo",
-    "recipe-changes=image_size=64,channels=4,blocks=1,depth=2,epochs=2,batch_size=8,learning_rate=0.001",
+    "recipe=notebook",
+    "recipe-changes=sampling=area,image_size=64,channels=4,blocks=1,depth=2,epochs=2,batch_size=8",
     "shards=3", "valid-fraction=0.3",
 ]  # fmt: skip
 # The restrictions that the workflow's templates set on a pod

@@ -26,7 +26,7 @@ from lobar.training.recipe import Recipe
 from tests.conftest import make_dicom, smooth_noise
 from tests.support.proxy import BODY_FAULTS, Kind
 
-SMALL = ["--recipe", "demo", "--set", "image_size=32,channels=2,blocks=1,depth=2,batch_size=4,epochs=2"]
+SMALL = ["--recipe", "notebook", "--set", "image_size=32,channels=2,blocks=1,depth=2,batch_size=4,epochs=2"]
 NAMING = ("card", "files", "history", "index", "report", "scores", "slices", "submission", "table")
 Objects = dict[str, bytes]
 

@@ -9,12 +9,12 @@ from lobar.storage import objects
 from lobar.storage.layout import Dataset
 from tests.conftest import make_dicom, smooth_noise
 
-FIELDS = "image_size=32,channels=2,blocks=1,depth=2,batch_size=4"
+FIELDS = "sampling=area,schedule_epochs=0,image_size=32,channels=2,blocks=1,depth=2,batch_size=4"
 
 
 def small(changes: str = "epochs=1") -> list[str]:
     """The options of a small training."""
-    return ["--recipe", "demo", "--set", f"{FIELDS},positive_fraction=0.5,learning_rate=0.001,{changes}"]
+    return ["--recipe", "notebook", "--set", f"{FIELDS},positive_fraction=0.5,learning_rate=0.001,{changes}"]
 
 
 @pytest.fixture(scope="session")

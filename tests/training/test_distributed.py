@@ -42,8 +42,8 @@ def split(images, seed):
 for gpus, batch_size, epochs in ((1, 4, 3), (2, 5, 2), (2, 5, 3)):
     tf.config.list_logical_devices = lambda kind=None: devices[:gpus]
     chosen = recipe.load(
-        "demo",
-        f"image_size=32,channels=2,blocks=1,depth=2,epochs={epochs},schedule_epochs=3,loss=image,"
+        "notebook",
+        f"sampling=area,image_size=32,channels=2,blocks=1,depth=2,epochs={epochs},schedule_epochs=3,loss=image,"
         f"batch_size={batch_size},learning_rate=0.001,positive_fraction=0",
     )
     model = trainer.compile_network(chosen, 0)

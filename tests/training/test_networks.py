@@ -1,9 +1,5 @@
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -26,8 +22,9 @@ from lobar.training.recipe import Network, Precision, Recipe, load
 
 def small(network: str = "notebook", depth: int = 2, **fields: object) -> Recipe:
     """A recipe of a small network."""
-    fields = {"network": network, "image_size": 32, "channels": 4, "blocks": 1, "depth": depth, **fields}
-    return load("demo", ",".join(f"{name}={value}" for name, value in fields.items()))
+    size = {"sampling": "area", "image_size": 32, "channels": 4, "blocks": 1, "depth": depth}
+    fields = {"network": network, **size, **fields}
+    return load("notebook", ",".join(f"{name}={value}" for name, value in fields.items()))
 
 
 ON_ENCODER = {"encoder": "efficientnetlite0", "depth": 5}
@@ -127,37 +124,6 @@ def test_openvino_joins_the_layers_of_a_unet_on_efficientnet_lite(tmp_path: Path
     assert kinds["Convolution"] == 61
     assert kinds["Eltwise"] <= 1  # the normalization of the image
     assert not {"Pad", "Concatenation", "Tile", "MVN"} & kinds.keys()
-
-
-FORWARD = """
-import sys
-import numpy as np
-from lobar.training import networks, recipe
-from lobar.training.keras_backend import keras, ops
-
-arrays = np.load(sys.argv[2])
-changes = f"network={sys.argv[1]},image_size=32,channels=4,blocks=1,depth=3"
-model = networks.create(recipe.load("demo", changes))
-model.set_weights([arrays[str(i)] for i in range(len(model.weights))])
-np.save(sys.argv[3], ops.convert_to_numpy(model(arrays["levels"])))
-print(keras.backend.backend())
-"""
-
-
-@pytest.mark.parametrize("name", networks.NETWORKS)
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_output_of_other_backends_is_equal(backend: str, name: str, tmp_path: Path) -> None:
-    if find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed; lobar itself runs Keras on TensorFlow")
-    model = networks.create(small(name, depth=3))
-    levels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
-    weights = {str(i): np.asarray(array) for i, array in enumerate(model.weights)}
-    np.savez(tmp_path / "in.npz", levels=levels, **weights)
-    command = [sys.executable, "-c", FORWARD, name, tmp_path / "in.npz", tmp_path / "out.npy"]
-    environment = os.environ | {"KERAS_BACKEND": backend}
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout.split()[-1] == backend
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.asarray(model(levels)), atol=1e-5)
 
 
 @pytest.mark.parametrize(

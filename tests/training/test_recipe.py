@@ -38,15 +38,18 @@ def test_the_notebook_recipe_equals_the_notebooks_settings() -> None:
 
 
 def test_changes_replace_single_fields() -> None:
-    before, after = asdict(load("demo")), asdict(load("demo", "epochs=4, learning_rate=1e-3,network=unet"))
-    assert after == before | {"epochs": 4, "learning_rate": 0.001, "network": "unet"}
+    before, after = (
+        asdict(load("notebook")),
+        asdict(load("notebook", "epochs=4, learning_rate=2e-3,network=unet")),
+    )
+    assert after == before | {"epochs": 4, "learning_rate": 0.002, "network": "unet"}
 
 
 def test_a_recipe_is_read_from_any_url(tmp_path: Path) -> None:
     optional = {field.name for field in fields(Recipe) if field.default is not MISSING}
-    lines = [f"{name}: {value}" for name, value in asdict(load("demo")).items() if name not in optional]
+    lines = [f"{name}: {value}" for name, value in asdict(load("notebook")).items() if name not in optional]
     (tmp_path / "mine.yaml").write_text("\n".join(lines))
-    assert load(str(tmp_path / "mine.yaml")) == load(f"file://{tmp_path}/mine.yaml") == load("demo")
+    assert load(str(tmp_path / "mine.yaml")) == load(f"file://{tmp_path}/mine.yaml") == load("notebook")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_a_recipe_is_read_from_any_url(tmp_path: Path) -> None:
         ("precision=", "precision is None; it must be float32 or mixed_bfloat16 or mixed_float16"),
         ("encoder=vgg16", "encoder is 'vgg16'; it must be none or efficientnetlite0 or "),
         ("encoder=resnet50,depth=5", "encoder resnet50 needs the network unet, not notebook"),
-        ("network=unet,encoder=resnet50", "depth 2: an encoder halves the image 5 times; set depth to 5"),
+        ("network=unet,encoder=resnet50", "depth 4: an encoder halves the image 5 times; set depth to 5"),
         (f"{ON_RESNET},image_size=48", "image_size 48 is not a multiple of 32, as an encoder needs"),
         (f"{ON_RESNET},encoder_weights=w.pth", "w.pth does not end in .h5; it must be a file that Keras"),
         (
@@ -77,7 +80,7 @@ def test_a_recipe_is_read_from_any_url(tmp_path: Path) -> None:
 )
 def test_a_wrong_change_lists_the_possible_values(change: str, message: str) -> None:
     with pytest.raises(InputError) as error:
-        load("demo", change)
+        load("notebook", change)
     assert message in str(error.value)
 
 

@@ -54,7 +54,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights(
 
 
 def test_an_altered_checkpoint_is_rejected(tmp_path: Path) -> None:
-    model = trainer.compile_network(load("demo", f"{FIELDS},epochs=1"), 0)
+    model = trainer.compile_network(load("notebook", f"{FIELDS},epochs=1"), 0)
     saved = checkpoints.Checkpoints(objects.absolute(str(tmp_path)))
     assert saved.restore(model) == []
     history = [Epoch(1, *(0.5,) * 7)]
@@ -67,7 +67,7 @@ def test_an_altered_checkpoint_is_rejected(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_restores_an_encoder(tmp_path: Path) -> None:
-    chosen = load("demo", f"{FIELDS},epochs=1,network=unet,encoder=efficientnetlite0,depth=5")
+    chosen = load("notebook", f"{FIELDS},epochs=1,network=unet,encoder=efficientnetlite0,depth=5")
     first, second = (trainer.compile_network(chosen, seed) for seed in (0, 1))
     saved = checkpoints.Checkpoints(objects.absolute(str(tmp_path)))
     saved.save(first, [Epoch(1, *(0.5,) * 7)])
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_another_pod_replaces_meanwhile_is_found_by_listing_ag
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """A predecessor that still runs saves its next epoch between the listing and the read, twice."""
-    model = trainer.compile_network(load("demo", f"{FIELDS},epochs=1"), 0)
+    model = trainer.compile_network(load("notebook", f"{FIELDS},epochs=1"), 0)
     saved = checkpoints.Checkpoints(objects.absolute(str(tmp_path)))
     history = [Epoch(1, *(0.5,) * 7)]
     saved.save(model, history)
@@ -98,7 +98,7 @@ def test_a_checkpoint_that_another_pod_replaces_meanwhile_is_found_by_listing_ag
 
 
 def test_a_checkpoint_without_its_variables_is_reported(tmp_path: Path) -> None:
-    model = trainer.compile_network(load("demo", f"{FIELDS},epochs=1"), 0)
+    model = trainer.compile_network(load("notebook", f"{FIELDS},epochs=1"), 0)
     saved = checkpoints.Checkpoints(objects.absolute(str(tmp_path)))
     saved.save(model, [Epoch(1, *(0.5,) * 7)])
     (variables,) = tmp_path.glob("*.npz")

@@ -1,5 +1,6 @@
 import csv
 import io
+import itertools
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, replace
@@ -17,12 +18,12 @@ from lobar.evaluation import compare
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model
 from lobar.training import pretrained, sampler, torch_weights, trainer
-from lobar.training.recipe import Encoder, load
+from lobar.training.recipe import Encoder, Schedule, load
 from lobar.training.record import Training
 from tests.conftest import Run, make_dicom, smooth_noise
 from tests.training.conftest import FIELDS, small
 
-RECIPE = load("demo", f"{FIELDS},epochs=1,learning_rate=0.001,positive_fraction=0")
+RECIPE = load("notebook", f"{FIELDS},epochs=1,learning_rate=0.001,positive_fraction=0")
 
 
 def split(data: Dataset, name: str, size: int = 32) -> sampler.Split:
@@ -111,6 +112,19 @@ def test_learning_rate_schedule_equals_the_notebooks() -> None:
     for epoch in range(10):
         assert trainer.cosine(epoch, 25, 0.001) == pytest.approx(notebook.cosine_annealing(epoch))
     assert trainer.cosine(10, 10, 0.001) == trainer.cosine(13, 10, 0.001) == pytest.approx(0)
+
+
+def test_the_learning_rate_falls_with_each_epoch_or_each_step() -> None:
+    recipe = replace(RECIPE, epochs=2, learning_rate=0.4)
+
+    def rates(schedule: Schedule) -> list[float]:
+        chosen = replace(recipe, schedule=schedule)
+        return [rate for epoch in range(2) for rate in trainer.learning_rates(chosen, epoch, 10)]
+
+    assert rates(Schedule.EPOCH) == pytest.approx([0.4] * 10 + [0.2] * 10)
+    by_step = rates(Schedule.STEP)
+    assert by_step[0] == 0.4 and by_step[10] == pytest.approx(0.2)
+    assert all(0 < later < earlier for earlier, later in itertools.pairwise(by_step))
 
 
 def test_masks_in_notebook_sampling_equal_the_notebooks(real_data: Path) -> None:
@@ -219,7 +233,7 @@ def test_an_encoder_starts_from_the_weights_of_its_package_or_of_a_model(
             ["--dataset", "nowhere", *small()],
             "manifest.json: not there; run label-index first, or check the URL",
         ),
-        (small("network=resnet"), "recipe demo: network is 'resnet'; it must be notebook or unet"),
+        (small("network=resnet"), "recipe notebook: network is 'resnet'; it must be notebook or unet"),
         (small("learning_rate=1e20,epochs=3"), "the training diverged in epoch"),
         (small("image_size=50"), "image_size 50 is not a multiple of 2**depth = 4; change one of them"),
     ],

@@ -44,7 +44,7 @@ class Checkpoints:
     def save(self, model: keras.Model, history: list[Epoch]) -> None:
         """Put the state after the last epoch of `history`, then remove what it replaces."""
         body = io.BytesIO()
-        np.savez(body, *(variable.numpy() for variable in _variables(model)))
+        np.savez(body, *(keras.ops.convert_to_numpy(variable) for variable in _variables(model)))
         epoch = len(history)
         sha256 = records.put(self._variables(epoch), body.getvalue())
         record = objects.join(self.url, f"{epoch:04d}.json")

@@ -1,4 +1,4 @@
-"""One network on all GPUs of a node: each GPU processes its share of every batch."""
+"""One network on all GPUs of a node: each GPU processes its share of every batch. Only TensorFlow does so."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 def all_gpus() -> AbstractContextManager[object]:
     """A scope to create and compile a network in; with at most one GPU it changes nothing."""
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
     import tensorflow as tf
 
     gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
@@ -60,8 +62,9 @@ def share(model: keras.Model, batch: np.ndarray) -> Any:
 
 
 def _count(model: keras.Model) -> int:
-    count: int = model.distribute_strategy.num_replicas_in_sync
-    return count
+    # another backend's model has no strategy, and uses one GPU
+    strategy = getattr(model, "distribute_strategy", None)
+    return strategy.num_replicas_in_sync if strategy else 1
 
 
 def _normalize_together(model: keras.Model) -> None:

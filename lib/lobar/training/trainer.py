@@ -18,16 +18,24 @@ from lobar.storage.layout import Dataset, Model
 from lobar.training import distributed, encoders, export, losses, networks, pretrained
 from lobar.training.checkpoints import Checkpoints
 from lobar.training.keras_backend import keras, make_deterministic
-from lobar.training.recipe import Recipe
+from lobar.training.recipe import Recipe, Schedule
 from lobar.training.record import Epoch, Training, TrainingInputs, inputs_of
 from lobar.training.sampler import Split, batches, load
 
 log = logging.getLogger(__name__)
 
 
-def cosine(epoch: int, epochs: int, learning_rate: float) -> float:
-    """Learning rate of an epoch: from `learning_rate` down to 0 after `epochs`. Source: the notebook."""
-    return learning_rate * (math.cos(math.pi * min(epoch, epochs) / epochs) + 1) / 2
+def cosine(time: int, end: int, highest: float) -> float:
+    """A learning rate that falls from `highest` to 0 at the time `end`. Source: the notebook, by epoch."""
+    return highest * (math.cos(math.pi * min(time, end) / end) + 1) / 2
+
+
+def learning_rates(recipe: Recipe, epoch: int, steps: int) -> list[float]:
+    """The learning rate of each step of an epoch, counted from 0."""
+    epochs = recipe.schedule_epochs or recipe.epochs
+    if recipe.schedule is Schedule.EPOCH:
+        return [cosine(epoch, epochs, recipe.learning_rate)] * steps
+    return [cosine(epoch * steps + step, epochs * steps, recipe.learning_rate) for step in range(steps)]
 
 
 def compile_network(recipe: Recipe, seed: int) -> keras.Model:
@@ -76,12 +84,11 @@ def fit(
         log.info("resumed after epoch %d of %d", len(history), recipe.epochs)
     for number in range(len(history), recipe.epochs):
         started = time.monotonic()
-        learning_rate = cosine(number, recipe.schedule_epochs or recipe.epochs, recipe.learning_rate)
-        model.optimizer.learning_rate = learning_rate
+        rates = learning_rates(recipe, number, len(train.exams) // batch_size)
         epoch_batches = batches(train, recipe, seed, batch_size, number)
-        metrics = _train(model, epoch_batches, len(train.exams) // batch_size, f"epoch {number + 1}")
+        metrics = _train(model, epoch_batches, rates, f"epoch {number + 1}")
         metrics |= {f"val_{name}": value for name, value in validate(model, valid, batch_size).items()}
-        epoch = Epoch(number + 1, learning_rate, **metrics)
+        epoch = Epoch(number + 1, rates[0], **metrics)
         _check_finite(epoch)
         history.append(epoch)
         checkpoints.save(model, history)
@@ -94,18 +101,15 @@ def fit(
 
 
 def _train(
-    model: keras.Model, epoch_batches: Iterator[tuple[np.ndarray, np.ndarray]], steps: int, name: str
+    model: keras.Model, epoch_batches: Iterator[tuple[np.ndarray, np.ndarray]], rates: list[float], name: str
 ) -> dict[str, float]:
-    """One epoch: the mean of each metric over its images."""
-    logs = [
-        (
-            len(images),
-            model.train_on_batch(
-                distributed.share(model, images), distributed.share(model, masks), return_dict=True
-            ),
-        )
-        for images, masks in console.progress(epoch_batches, steps, name)
-    ]
+    """One epoch, with a learning rate for each step: the mean of each metric over its images."""
+    logs = []
+    progress = console.progress(epoch_batches, len(rates), name)
+    for rate, (images, masks) in zip(rates, progress, strict=True):
+        model.optimizer.learning_rate = rate
+        shares = distributed.share(model, images), distributed.share(model, masks)
+        logs.append((len(images), model.train_on_batch(*shares, return_dict=True)))
     return _means(logs)
 
 
