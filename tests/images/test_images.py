@@ -23,7 +23,8 @@ FIXTURES = ROOT / "tests/imaging/fixtures"
 BASE = os.environ.get("BASE") or "docker.io/library/python:3.11-slim-bookworm"
 PARAMETERS = [
     "recipe=notebook",
-    "recipe-changes=sampling=area,image_size=64,channels=4,blocks=1,depth=2,epochs=2,batch_size=8",
+    "recipe-changes=sampling=area,image_size=64,channels=4,blocks=1,depth=2,epochs=2,schedule_epochs=0,"
+    "batch_size=8,positive_fraction=0.5",
     "shards=3", "valid-fraction=0.3",
 ]  # fmt: skip
 # The restrictions that the workflow's templates set on a pod
