@@ -21,12 +21,16 @@ pytestmark = pytest.mark.images
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests/imaging/fixtures"
 BASE = os.environ.get("BASE") or "docker.io/library/python:3.11-slim-bookworm"
+SMALL = (
+    "sampling=area,image_size=64,channels=4,blocks=1,depth=2,epochs=2,schedule_epochs=0,batch_size=8,"
+    "positive_fraction=0.5"
+)
 PARAMETERS = [
     "recipe=notebook",
-    "recipe-changes=sampling=area,image_size=64,channels=4,blocks=1,depth=2,epochs=2,schedule_epochs=0,"
-    "batch_size=8,positive_fraction=0.5",
-    "shards=3", "valid-fraction=0.3",
-]  # fmt: skip
+    f"recipe-changes={SMALL}",
+    "shards=3",
+    "valid-fraction=0.3",
+]
 # The restrictions that the workflow's templates set on a pod
 RESTRICTED = [
     "--read-only", "--tmpfs=/tmp:rw,mode=1777", "--cap-drop=ALL", "--security-opt=no-new-privileges",
