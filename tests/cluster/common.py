@@ -53,18 +53,33 @@ def run_locally(module: str, *arguments: str) -> None:
 
 def suspend_shard(prediction: str, number: int) -> int:
     """Wait for the job of a prediction's shard to load its network, suspend it, and return its process id."""
-    arguments = {f"--prediction={ROOT}/predictions/{prediction}", f"--shard={number}"}
-    return int(until("a shard that has loaded its network", lambda: _suspended(arguments), every=0.02))
+
+    def loaded() -> int:
+        process = find_job(f"--prediction={ROOT}/predictions/{prediction}", f"--shard={number}")
+        with suppress(OSError):  # it may end during the search
+            if process and INFERENCE_LIBRARY in Path(f"/proc/{process}/maps").read_text():
+                os.kill(process, signal.SIGSTOP)
+                return process
+        return 0
+
+    return int(until("a shard that has loaded its network", loaded, every=0.02))
 
 
-def _suspended(arguments: set[str]) -> int:
+def suspend_after_first_epoch(model: str) -> int:
+    """Wait for the first checkpoint of a model, suspend its training, and return the process id."""
+    process = until("the training", lambda: find_job("train", f"--out={model}"))
+    checkpoints = f"{model}/checkpoints"
+    until("the first epoch", lambda: list(objects.list_objects(checkpoints)), every=0.05)
+    os.kill(process, signal.SIGSTOP)
+    return int(process)
+
+
+def find_job(*arguments: str) -> int:
+    """The process id of the job that runs with these arguments; 0 if there is none."""
     for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # a process may end during the search
-            words = _words(folder)
-            loaded = INFERENCE_LIBRARY in (folder / "maps").read_text()
-            if words[0].endswith("python") and arguments <= set(words) and loaded:
-                os.kill(int(folder.name), signal.SIGSTOP)
-                return int(folder.name)
+        words = _words(folder)
+        if words and words[0].endswith("python") and set(arguments) <= set(words):
+            return int(folder.name)
     return 0
 
 
@@ -99,7 +114,7 @@ def resume_until_end(process: int) -> None:
     """Resume a suspended job once its SIGTERM is pending, so it cannot finish first; wait for its end."""
     until("the signal of the eviction", lambda: _is_pending(process, signal.SIGTERM), 60, every=0.02)
     os.kill(process, signal.SIGCONT)
-    until("the end of the job", lambda: not Path(f"/proc/{process}").exists(), 10, every=0.02)
+    until("the end of the job", lambda: not Path(f"/proc/{process}").exists(), 30, every=0.02)
 
 
 def _is_pending(process: int, number: signal.Signals) -> bool:

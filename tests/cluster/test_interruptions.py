@@ -17,6 +17,7 @@ from tests.cluster.common import (
     resume_until_end,
     run_locally,
     submission,
+    suspend_after_first_epoch,
     suspend_shard,
 )
 from tests.support.argo import Run, argo, artifact, kubectl, submit, until
@@ -77,12 +78,13 @@ def test_a_job_whose_outputs_could_not_be_stored_is_repeated(full: Run) -> None:
 def test_training_resumes_after_its_pod_was_deleted(cron: str) -> None:
     """Like a drained or preempted node: the pod is interrupted first."""
     changes = PARAMETERS["recipe-changes"].replace("epochs=12,", "epochs=120,")
-    assert "epochs=120," in changes  # half a minute, in which the pod is deleted
+    assert "epochs=120," in changes  # enough to be suspended before the last
     long = {"recipe-changes": changes, "registry": f"{ROOT}/other-registry"}
     run = submit("--from=cronwf/lobar-retrain", long)
     model = f"{ROOT}/models/{run.name}"
-    until("the first epoch", lambda: any("checkpoints" in item.url for item in objects.list_objects(model)))
+    process = suspend_after_first_epoch(model)
     kubectl("delete", "pod", pod_name(run, "train"), "--wait=false")
+    resume_until_end(process)
     run.expect_success()
     first, second = run.attempts("train")
     # the message depends on whether the controller sees the pod's end or its deletion first
