@@ -78,6 +78,15 @@ def test_diagonal_neighbours_are_one_region() -> None:
     assert components(enlarge(probabilities, 4, 4, 0.25), 0.5) == [Box(0, 0, 2, 2, 0.5)]
 
 
+def test_a_region_in_the_hole_of_another_has_its_own_box() -> None:
+    probabilities = np.ones((9, 9), np.float32)
+    probabilities[1:8, 1:8] = 0
+    probabilities[3:6, 3:6] = 1
+    probabilities[4, 4] = 0
+    boxes = components(enlarge(probabilities, 9, 9, 0.5), 0.5)
+    assert [(box.x, box.y, box.width, box.height) for box in boxes] == [(0, 0, 9, 9), (3, 3, 3, 3)]
+
+
 def test_each_part_of_an_operating_point_has_its_effect() -> None:
     probabilities = np.zeros((100, 100), np.float32)
     probabilities[10:50, 10:50], probabilities[80:84, 80:84] = 0.9, 0.6

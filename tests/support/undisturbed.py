@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,9 +134,8 @@ def simple_training() -> Iterator[None]:
         simple = ov.Model([ops.result(ops.add(scaled, mean, name="p"), name="r")], [levels], "simple")
         ov.save_model(simple, path, compress_to_fp16=False)
 
-    def to_int8(source: Path, levels: np.ndarray, target: Path) -> None:
-        for suffix in (".xml", ".bin"):
-            shutil.copy(source.with_suffix(suffix), target.with_suffix(suffix))
+    def to_int8(network: ov.Model, levels: np.ndarray) -> ov.Model:
+        return network
 
     def render(result: Result, *_: Any) -> bytes:
         return json.dumps(result.scores).encode()

@@ -44,9 +44,19 @@ def enlarge(probabilities: np.ndarray, rows: int, columns: int, above: float) ->
     """
     tops, upper, lower, down = _axis(probabilities, rows, above)
     lefts, left, right, across = _axis(probabilities.T, columns, above)
-    wide = probabilities[:, left] * (1 - across) + probabilities[:, right] * across
-    values = wide[upper] * (1 - down)[:, None] + wide[lower] * down[:, None]
-    return Enlarged(values, tops, lefts)
+    wide = _between(probabilities, left, right, across, axis=1)
+    return Enlarged(_between(wide, upper, lower, down[:, None], axis=0), tops, lefts)
+
+
+def _between(
+    values: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray, axis: int
+) -> np.ndarray:
+    """Lines between those `first` and `second` of an axis; in place, because new memory costs more time."""
+    between, other = values.take(first, axis), values.take(second, axis)
+    between *= 1 - weight
+    other *= weight
+    between += other
+    return between
 
 
 def _axis(
@@ -80,18 +90,20 @@ def components(enlarged: Enlarged, threshold: float) -> list[Box]:
     the notebook, with OpenCV instead of scikit-image.
     """
     values, tops, lefts = enlarged.values, enlarged.tops, enlarged.lefts
-    above = (values > threshold).astype(np.uint8)
+    above = (values > threshold).view(np.uint8)
     if not above.any():
         return []
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    contours, hierarchy = cv2.findContours(above, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     heights, widths = np.diff(tops), np.diff(lefts)
     boxes = []
-    for label in range(1, count):
-        x, y, across, down = (int(value) for value in stats[label, :4])
-        first = x + int(np.argmax(labels[y, x : x + across] == label))
-        box_rows, box_columns = slice(y, y + down), slice(x, x + across)
+    # the contour around a region has no parent, also in a hole of another region; that of a hole has one
+    parents = hierarchy[0, :, 3]
+    for contour in (contour[:, 0] for contour, parent in zip(contours, parents, strict=True) if parent < 0):
+        (x, y), (last_x, last_y) = contour.min(axis=0), contour.max(axis=0)
+        first = contour[contour[:, 1] == y, 0].min()
+        box_rows, box_columns = slice(y, last_y + 1), slice(x, last_x + 1)
         left, top = int(lefts[x]), int(tops[y])
-        width, height = int(lefts[x + across]) - left, int(tops[y + down]) - top
+        width, height = int(lefts[last_x + 1]) - left, int(tops[last_y + 1]) - top
         sums = values[box_rows, box_columns].astype(np.float64) @ widths[box_columns]
         confidence = float(heights[box_rows] @ sums) / (width * height)
         boxes.append((y, first, Box(left, top, width, height, confidence)))
@@ -108,6 +120,10 @@ def apply(boxes: list[Box], score: float, rows: int, columns: int, point: Operat
 
 def detect(probabilities: np.ndarray, rows: int, columns: int, point: OperatingPoint) -> list[Box]:
     """Boxes of one image, in its own pixels, by an operating point."""
+    if probabilities.max() <= point.threshold:
+        return []
     score = image_score(probabilities) if point.min_image_score > 0 else 1.0
+    if score < point.min_image_score:
+        return []  # before the boxes are computed
     boxes = components(enlarge(probabilities, rows, columns, point.threshold), point.threshold)
     return apply(boxes, score, rows, columns, point)

@@ -3,7 +3,10 @@
 import tempfile
 from pathlib import Path
 
+import cv2
 import numpy as np
+import openvino as ov
+from openvino import opset13 as operations
 
 from lobar.core.errors import InputError
 from lobar.storage import records
@@ -32,8 +35,12 @@ def export(network: keras.Model, model: Model, levels: np.ndarray) -> ModelFiles
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         network.save(folder / "model.keras", include_optimizer=False)
-        _in_float32(network, folder).export(str(folder / "float32.xml"), format="openvino", verbose=False)
-        quantization.to_int8(folder / "float32.xml", levels, folder / "int8.xml")
+        _in_float32(network, folder).export(str(folder / "keras.xml"), format="openvino", verbose=False)
+        float32 = ov.Core().read_model(folder / "keras.xml")
+        int8 = quantization.to_int8(float32, levels)
+        for name, graph in (("float32", float32), ("int8", int8)):
+            _enlarge_by_products(graph)
+            ov.save_model(graph, folder / f"{name}.xml", compress_to_fp16=False)
         return ModelFiles(
             keras=records.put(model.keras, (folder / "model.keras").read_bytes()),
             float32_network=records.put(model.network, (folder / "float32.xml").read_bytes()),
@@ -59,3 +66,29 @@ def _set_float32(layer: keras.Layer) -> None:
     layer.dtype_policy = "float32"
     for part in getattr(layer, "layers", ()):
         _set_float32(part)
+
+
+def _enlarge_by_products(graph: ov.Model) -> None:
+    """Replace bilinear enlargements of one map by two matrix products, which give the same values.
+
+    OpenVINO enlarges 16 channels at a time, so that one channel takes as long as 16: in int8 a fifth of the
+    whole network's time.
+    """
+    for enlargement in [op for op in graph.get_ordered_ops() if op.get_type_name() == "Interpolate"]:
+        coarse, shape = enlargement.input_value(0), enlargement.output(0).get_partial_shape()
+        if enlargement.get_attributes()["mode"] != "linear_onnx" or shape[3] != 1:  # (image, row, column, 1)
+            continue
+        rows, columns = (_enlargement(coarse.get_partial_shape()[i], shape[i]) for i in (1, 2))
+        maps = operations.reshape(coarse, [-1, rows.shape[1], columns.shape[1]], special_zero=False)
+        wide = operations.matmul(maps, columns, transpose_a=False, transpose_b=True)
+        large = operations.matmul(rows, wide, transpose_a=False, transpose_b=False)
+        outputs = operations.reshape(large, [-1, len(rows), len(columns), 1], special_zero=False)
+        for target in enlargement.output(0).get_target_inputs():
+            target.replace_source_output(outputs.output(0))
+    graph.validate_nodes_and_infer_types()
+
+
+def _enlargement(size: ov.Dimension, length: ov.Dimension) -> np.ndarray:
+    """The matrix (length, size) that enlarges a line bilinearly; OpenCV and Keras use the same weights."""
+    lines = np.eye(size.get_length(), dtype=np.float32)
+    return cv2.resize(lines, (size.get_length(), length.get_length()), interpolation=cv2.INTER_LINEAR)

@@ -3,32 +3,30 @@
 import io
 import logging
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino as ov
 
 CALIBRATION_IMAGES = 300
 
 
-def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
-    """Write the network with convolutions in 8-bit integers, except for the head's.
+def to_int8(network: ov.Model, levels: np.ndarray) -> ov.Model:
+    """A copy of the network with convolutions in 8-bit integers, except for the head's.
 
     levels (images, size, size) are training images in the network's own integers; the first
     CALIBRATION_IMAGES of them set the range of each layer's values. The result depends on nothing else.
     """
     import nncf
-    import openvino as ov
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     calibration = levels[:CALIBRATION_IMAGES, None, ..., None]
     with redirect_stdout(io.StringIO()):  # NNCF prints progress bars, even in a pod
-        model = ov.Core().read_model(network)
-        operations = model.get_ordered_ops()
+        operations = network.get_ordered_ops()
         convolutions = [op for op in operations if op.get_type_name() == "Convolution"]
-        quantized = nncf.quantize(
-            model,
+        return nncf.quantize(
+            network,
             nncf.Dataset(calibration),
             # few images have an opacity: a range from the other images would clip its logits
             ignored_scope=nncf.IgnoredScope(
@@ -46,7 +44,6 @@ def to_int8(network: Path, levels: np.ndarray, out: Path) -> None:
                 )
             ),
         )
-    ov.save_model(quantized, out, compress_to_fp16=False)
 
 
 def _is_transposed(operation: Any) -> bool:
