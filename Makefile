@@ -162,7 +162,12 @@ ifeq ($(OVERLAY),minio)
 	$(KUBECTL) -n lobar rollout status deployment/minio --timeout=5m
 endif
 
-bench: install ## measure speed, memory and scale, and write them to docs/benchmarks.md
+.venv/bench: .venv/installed requirements/bench.txt
+	@echo "installing the libraries that lobar is compared with"
+	@$(BIN)/pip install -q --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: .venv/bench ## measure speed, memory and scale, and write them to docs/benchmarks.md
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench
 
 bench-quality: install ## compare the recipe demo with the notebook, and write docs/quality.md
@@ -184,3 +189,4 @@ lock: install ## update and pin all dependencies with their hashes
 	$(PIN) --constraint requirements/dev.txt --extra azure --extra gcs pyproject.toml -o requirements/jobs.txt
 	$(PIN) --constraint requirements/dev.txt --extra azure --extra gcs --extra train pyproject.toml -o requirements/train.txt
 	$(PIN) --constraint requirements/dev.txt --extra azure --extra gcs --extra cuda pyproject.toml -o requirements/train-cuda.txt
+	$(PIN) --constraint requirements/dev.txt --extra train --extra bench pyproject.toml -o requirements/bench.txt

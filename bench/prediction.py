@@ -1,6 +1,5 @@
 """Prediction of a folder of DICOM files: lobar compared with the notebook, same files and weights."""
 
-import itertools
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ from statistics import median
 import keras
 import numpy as np
 
-from bench import notebook
+from bench import network, notebook
 from bench.table import ROUNDS, Row, compared, median_seconds
 from jobs import __main__ as jobs
 from lobar.core.concurrency import cpus
@@ -21,7 +20,6 @@ from lobar.data.index import read_index
 from lobar.imaging import dicom
 from lobar.imaging.sampling import Sampling
 from lobar.inference import engines, plan, postprocess, shard
-from lobar.inference.engines import OpenVino
 from lobar.inference.release import NOTEBOOK, Release
 from lobar.inference.rows import Row as SubmissionRow
 from lobar.inference.rows import to_csv
@@ -30,12 +28,12 @@ from lobar.storage.layout import Dataset, Model, Prediction
 from lobar.training import recipe, sampler
 
 IMAGES = 100
+MANY = 1000
 SIZE = 256
-BATCH = 25
-NOTEBOOK_GFLOP = 20.5  # of the network per image
+BATCH = 32
 DOLLARS_PER_HOUR = 0.0892  # two vCPUs on demand: AWS, c7i.large, us-east-1
-TARGETS = {"float32": "", "bfloat16": "×2.8", "int8": "×5.3"}
-WHOLE_TARGETS = {"float32": "", "bfloat16": "×5", "int8": "×8.5"}
+WHOLE_ROUNDS = 3  # of several minutes each
+WHOLE_TARGETS = {"float32": "", "bfloat16": "×12", "int8": "×20"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,15 @@ class Bench:
     @property
     def paths(self) -> list[Path]:
         return sorted((self.folder / "data/test_images").glob("*.dcm"))
+
+    def copies(self, count: int) -> Path:
+        """A folder with `count` images, which repeat `paths`."""
+        folder = self.folder / f"images-{count}"
+        if not folder.exists():
+            folder.mkdir()
+            for number in range(count):
+                (folder / f"{number:05d}.dcm").hardlink_to(self.paths[number % IMAGES])
+        return folder
 
 
 def prepare(folder: Path) -> Bench:
@@ -84,10 +91,9 @@ def prepare(folder: Path) -> Bench:
         release = _offer_all(models[-1])
     model, default, large = models
     release = records.read(model.release, Release)
-    network = notebook.create_network(SIZE, release.recipe.channels)
-    trained = keras.saving.load_model(model.keras(release.files.keras).removeprefix("file://"), compile=False)
-    network.set_weights(trained.get_weights())
-    return Bench(folder, model, network, default, large)
+    same = notebook.create_network(SIZE, release.recipe.channels)
+    same.set_weights(network.of_keras(model).get_weights())
+    return Bench(folder, model, same, default, large)
 
 
 def _offer_all(model: Model) -> Release:
@@ -119,7 +125,12 @@ def rows(bench: Bench) -> Iterator[Row]:
     bodies = [path.read_bytes() for path in paths]
     yield from _decoding(paths, bodies)
     levels = np.stack([dicom.network_input(body, SIZE, Sampling.AREA)[0] for body in bodies])
-    yield from _network(bench, levels)
+    networks = {
+        "notebook's network": bench.model,
+        "default network": bench.default,
+        f"default network, {2 * SIZE} pixels": bench.large,
+    }
+    yield from network.rows(networks, bench.network, levels)
     yield _boxes()
     yield from _whole(bench)
     yield _sampling(bench)
@@ -136,54 +147,6 @@ def _decoding(paths: list[Path], bodies: list[bytes]) -> Iterator[Row]:
         yield compared(what, len(paths), seconds["notebook"], seconds["lobar"], target)
 
 
-def _network(bench: Bench, levels: np.ndarray) -> Iterator[Row]:
-    floats = (levels / 255).astype(np.float32)[..., None]
-    parts = [(at, levels[at : at + OpenVino.batch]) for at in range(0, len(levels), OpenVino.batch)]
-    enlarged = [(at, part.repeat(2, 1).repeat(2, 2)) for at, part in parts]
-    networks = {
-        "notebook's network": (bench.model, parts),
-        "default network": (bench.default, parts),
-        f"default network, {2 * SIZE} pixels": (bench.large, enlarged),
-    }
-    ways = {
-        f"{network} in {precision}": partial(_maps, _load(model, precision), images)
-        for network, (model, images) in networks.items()
-        for precision in engines.possible_precisions()
-    }
-    seconds = median_seconds(
-        notebook=lambda: bench.network.predict(floats, batch_size=BATCH, verbose=0), **ways
-    )
-    for network, precision in itertools.product(networks, TARGETS):
-        name = f"{network} in {precision}"
-        what, target = f"{name}, {cpus()} cores", TARGETS[precision] if "notebook" in network else ""
-        if name in ways:
-            yield compared(what, len(levels), seconds["notebook"], seconds[name], target)
-        else:
-            yield Row(what, "", "not on this CPU", "", target)
-    peak = _peak_gflops()
-    reached = NOTEBOOK_GFLOP * len(levels) / seconds["notebook's network in float32"]
-    what = "share of NumPy's matrix product reached in float32"
-    yield Row(what, f"{peak:.0f} GFLOP/s", f"{reached:.0f} GFLOP/s", f"{100 * reached / peak:.0f} %")
-
-
-def _load(model: Model, precision: str) -> OpenVino:
-    release = records.read(model.release, Release)
-    engine, size = OpenVino(model, release.files, precision), release.recipe.image_size
-    list(engine.maps([(None, np.zeros((1, size, size), np.uint8))]))
-    return engine
-
-
-def _maps(engine: OpenVino, parts: list[tuple[int, np.ndarray]]) -> None:
-    for _ in engine.maps(parts):
-        pass
-
-
-def _peak_gflops() -> float:
-    matrix = np.ones((3000, 3000), np.float32)
-    seconds = median_seconds(product=lambda: matrix @ matrix)["product"]
-    return 2 * len(matrix) ** 3 / seconds / 1e9
-
-
 def _boxes() -> Row:
     """Maps as the notebook's output layer makes them, each with many regions; with fewer, lobar is faster."""
     cells = np.random.default_rng(0).beta(0.4, 0.8, (5, 16, 16)).astype(np.float32)
@@ -198,12 +161,16 @@ def _boxes() -> Row:
 
 
 def _whole(bench: Bench) -> Iterator[Row]:
-    """A shard from the folder to its committed table, compared with the notebook's loop and its CSV."""
+    """From a folder of MANY images to a table, compared with the notebook's loop and CSV of IMAGES of them.
+
+    The notebook's time per image does not depend on their number.
+    """
     numbers = iter(range(1000))
+    many = str(bench.copies(MANY))
 
     def with_lobar(model: Model, precision: str) -> None:
         place = Prediction(objects.absolute(f"{bench.folder}/prediction-{next(numbers)}"))
-        plan.make(f"{bench.folder}/data/test_images", model, place, request(1, precision))
+        plan.make(many, model, place, request(1, precision))
         shard.run(place, 0, 0)
 
     def with_notebook() -> None:
@@ -214,18 +181,19 @@ def _whole(bench: Bench) -> Iterator[Row]:
     possible = engines.possible_precisions()
     ways = {name: partial(with_lobar, bench.model, name) for name in possible}
     ways |= {f"default network, {name}": partial(with_lobar, bench.default, name) for name in possible}
-    seconds = median_seconds(notebook=with_notebook, **ways)
+    taken = median_seconds(WHOLE_ROUNDS, notebook=with_notebook, **ways)
+    seconds = {name: taken[name] / (IMAGES if name == "notebook" else MANY) for name in taken}
     for name, target in WHOLE_TARGETS.items():
         what = f"whole prediction, storage to CSV, {cpus()} cores, {name}"
         if name in possible:
-            yield compared(what, IMAGES, seconds["notebook"], seconds[name], target)
+            yield compared(what, 1, seconds["notebook"], seconds[name], target)
         else:
             yield Row(what, "", "not on this CPU", "", target)
     for name in possible:
         what = f"whole prediction, default network, {cpus()} cores, {name}"
         target = "×50" if name == possible[-1] else ""
-        yield compared(what, IMAGES, seconds["notebook"], seconds[f"default network, {name}"], target)
-    dollars = {name: 1e6 / 3600 * value / IMAGES * DOLLARS_PER_HOUR for name, value in seconds.items()}
+        yield compared(what, 1, seconds["notebook"], seconds[f"default network, {name}"], target)
+    dollars = {name: 1e6 / 3600 * value * DOLLARS_PER_HOUR for name, value in seconds.items()}
     for name in ways:
         what = f"a million images on such CPUs at {DOLLARS_PER_HOUR} $/h, {name}"
         yield Row(what, f"{dollars['notebook']:.2f} $", f"{dollars[name]:.2f} $")
@@ -235,7 +203,7 @@ def _sampling(bench: Bench) -> Row:
     """How fast training gets its batches, images with masks, from the array of decoded images."""
     exams = read_index(Dataset(objects.absolute(f"{bench.folder}/dataset")), "train") * 20
     images = np.random.default_rng(0).integers(0, 256, (len(exams), SIZE, SIZE), np.uint8)
-    split, chosen = sampler.Split(exams, images), recipe.load("notebook")
+    split, chosen = sampler.Split(exams, images), recipe.load("rsna")
     seconds = median_seconds(
         epoch=lambda: sum(len(batch) for batch, _ in sampler.batches(split, chosen, 0, chosen.batch_size, 0))
     )
@@ -246,13 +214,10 @@ def _processes(bench: Bench) -> Iterator[Row]:
     """Time of complete processes, to `--help` and to the first box, and their peak memory."""
     seconds = median(run("merge-submission", "--help")[0] for _ in range(ROUNDS))
     yield Row("duration of merge-submission --help", "", f"{seconds:.2f} s", "", "0.5 s")
-    for count in (1, IMAGES, 10 * IMAGES):
-        images = bench.folder / f"images-{count}"
-        images.mkdir()
-        for number in range(count):
-            (images / f"{number:05d}.dcm").hardlink_to(bench.paths[number % IMAGES])
+    for count in (1, IMAGES, MANY):
         place = f"{bench.folder}/of-{count}"
-        _job("plan", f"--images={images}", f"--model={bench.folder}/model", "--shards=1", f"--out={place}")
+        images = f"--images={bench.copies(count)}"
+        _job("plan", images, f"--model={bench.default.url}", "--shards=1", f"--out={place}")
         seconds, megabytes = run("predict", f"--prediction={place}", "--shard=0")
         what = f"predict of {count} image{'s' * (count > 1)}, start to end, and its peak memory"
         yield Row(what, "", f"{seconds:.1f} s", f"{megabytes} MB", "2 s" if count == 1 else "")

@@ -32,10 +32,10 @@ class Row:
         return FORM.format(self.what, self.reference, self.lobar, self.ratio, self.target)
 
 
-def median_seconds(**functions: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each function over ROUNDS rounds; alternating, so other load affects all equally."""
+def median_seconds(rounds: int = ROUNDS, **functions: Callable[[], object]) -> dict[str, float]:
+    """Median seconds of each function; they alternate, so that other load affects all equally."""
     taken: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, function in functions.items():
             started = time.perf_counter()
             function()
