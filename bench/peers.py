@@ -35,8 +35,8 @@ def ways(network: keras.Model, levels: np.ndarray, batch: int) -> dict[tuple[str
             ("ONNX Runtime", "int8"): _onnx_runtime(_onnx_int8(float32, calibration)),
             ("LiteRT", "float32"): _litert(network, None, batch),
             ("LiteRT", "int8"): _litert(network, calibration, batch),
-            ("TensorFlow", "float32"): _tensorflow(network, batch, bfloat16=False),
-            ("TensorFlow", "bfloat16"): _tensorflow(network, batch, bfloat16=True),
+            ("TensorFlow", "float32"): _tensorflow(network, batch),
+            ("TensorFlow", "bfloat16"): _tensorflow(_in_bfloat16(network), batch),
         }
 
 
@@ -91,12 +91,22 @@ def _litert(network: keras.Model, calibration: np.ndarray | None, batch: int) ->
     return predict
 
 
-def _tensorflow(network: keras.Model, batch: int, bfloat16: bool) -> Predict:
-    """A graph of TensorFlow with oneDNN, which may rewrite it to compute in bfloat16."""
-    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": bfloat16})
+def _tensorflow(network: keras.Model, batch: int) -> Predict:
+    """A graph of TensorFlow, which computes with oneDNN."""
     graph = tf.function(lambda levels: network(levels, training=False))
-    shape, dtype = (batch, *network.input_shape[1:]), network.inputs[0].dtype
+    shape, dtype = (batch, *network.inputs[0].shape[1:]), network.inputs[0].dtype
     concrete = graph.get_concrete_function(tf.TensorSpec(shape, dtype))
-    concrete(tf.zeros(shape, dtype))  # rewritten at the first call
-    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
     return lambda levels: concrete(tf.constant(levels[..., None])).numpy()
+
+
+def _in_bfloat16(network: keras.Model) -> keras.Model:
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    _set_bfloat16(copy)
+    return copy
+
+
+def _set_bfloat16(layer: keras.Layer) -> None:
+    layer.dtype_policy = "mixed_bfloat16"
+    for part in getattr(layer, "layers", ()):
+        _set_bfloat16(part)
