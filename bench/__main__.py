@@ -5,15 +5,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import prediction, scale, storage, table
+from bench import peers, prediction, scale, storage, table
 from lobar.core import console
 
 DOCUMENT = Path("docs/benchmarks.md")
 SECTION = """\
 Measured by `make bench`: lobar compared with the notebook (with current library versions,
-`bench/notebook.py`), or with what the row names. All rows are from one run, in which both alternate; values
-are medians of {rounds} rounds. The images are synthetic JPEG-baseline DICOM files of 1024 × 1024 pixels and
-150 KB. Both networks have the notebook's {parameters} parameters and the same weights.
+`bench/notebook.py`), or with what the row names. All rows are from one run, in which the alternatives take
+turns; values are medians of {rounds} rounds, and of {whole} for whole predictions. The images are synthetic
+JPEG-baseline DICOM files of 1024 × 1024 pixels and 150 KB. "notebook's network" has the notebook's
+{parameters} parameters, and the same weights in every library. "default network" is that of the recipe
+`rsna`: a U-Net on EfficientNet-Lite0.
 
 {date}: {machine}.
 
@@ -23,7 +25,8 @@ are medians of {rounds} rounds. The images are synthetic JPEG-baseline DICOM fil
 
 def main() -> None:
     started = time.monotonic()
-    print(table.machine())
+    machine = table.machine(peers.LIBRARIES)
+    print(machine)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bench = prediction.prepare(Path(folder))
@@ -34,9 +37,10 @@ def main() -> None:
         parameters = f"{bench.network.count_params():,}"
     text = SECTION.format(
         rounds=table.ROUNDS,
+        whole=prediction.WHOLE_ROUNDS,
         parameters=parameters,
         date=time.strftime("%Y-%m-%d"),
-        machine=table.machine(),
+        machine=machine,
         table=table.markdown(rows),
     )
     table.write_section(DOCUMENT, "bench", text)

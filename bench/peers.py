@@ -16,6 +16,7 @@ from onnxruntime import quantization
 
 from lobar.core.concurrency import cpus
 
+LIBRARIES = ("onnxruntime", "ai-edge-litert")
 CALIBRATION_IMAGES = 50
 Predict = Callable[[np.ndarray], np.ndarray]
 

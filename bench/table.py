@@ -49,14 +49,14 @@ def compared(what: str, count: int, reference: float, lobar: float, target: str 
     return Row(what, theirs, ours, f"×{reference / lobar:.1f}", target)
 
 
-def machine() -> str:
-    """CPU, memory, operating system and versions of libraries."""
+def machine(others: Sequence[str] = ()) -> str:
+    """CPU, memory, operating system and versions of libraries, also of `others`."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
     features = ", ".join(engines.cpu_features())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    libraries = ("openvino", "tensorflow", "opencv-python-headless")
+    libraries = ("openvino", "tensorflow", "opencv-python-headless", *others)
     packages = ", ".join(f"{package} {version(package)}" for package in libraries)
     return (
         f"{name}, {cpus()} CPUs ({features}), {memory:.0f} GiB, {platform.system()} {platform.release()}, "
