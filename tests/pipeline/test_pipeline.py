@@ -11,10 +11,10 @@ from lobar.core.boxes import Box
 from lobar.data.index import read_index
 from lobar.data.listing import order_key
 from lobar.evaluation import rsna_metric
+from lobar.inference.rows import parse_prediction_string
 from lobar.storage import objects
 from lobar.storage.layout import Dataset
 from tests.conftest import SQUARE, Run, World, square_image
-from tests.support.rows import parse_prediction_string
 
 
 def submission_of(path: Path) -> dict[str, str]:
