@@ -71,6 +71,21 @@ class Writer:
 
         Raises RejectedImage if the image is of a class that a report cannot refer to.
         """
+        try:
+            report = self._document(image_id, source, boxes)
+        except KeyError as error:  # highdicom knows the classes of the standard
+            if str(source.elements.SOPClassUID) not in str(error):
+                raise
+            name = described("SOPClassUID")
+            raise RejectedImage(f"{name} is not one of the standard's image classes") from error
+        for keyword in WITH_THE_CLOCK:
+            delattr(report, keyword)
+        content_digest = records.sha256(_encode(report))
+        report.SeriesInstanceUID = _uid(content_digest, "series")
+        report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = _uid(content_digest, "instance")
+        return Report(report.SOPInstanceUID, _encode(report))
+
+    def _document(self, image_id: str, source: Source, boxes: Sequence[Box]) -> sr.ComprehensiveSR:
         key = self.digest, image_id, str(source.elements.SOPInstanceUID)
         groups = [self._region(box, number, source, key) for number, box in enumerate(boxes, start=1)]
         content = sr.MeasurementReport(
@@ -81,32 +96,22 @@ class Writer:
         content[0].ContentSequence.append(
             sr.TextContentItem(COMMENT, NOTICE, sr.RelationshipTypeValues.CONTAINS)
         )
-        try:
-            report = sr.ComprehensiveSR(
-                evidence=[source.elements],
-                content=content,
-                series_instance_uid=_uid(*key, "series"),
-                series_number=SERIES_NUMBER,
-                sop_instance_uid=_uid(*key, "instance"),
-                instance_number=1,
-                manufacturer="lobar",
-                manufacturer_model_name="lobar",
-                software_versions=self.version,
-                series_description=SERIES,
-                is_complete=True,
-                content_date=source.date,
-                content_time=source.time,
-                specific_character_set="ISO_IR 192",
-            )
-        except KeyError as error:  # highdicom knows the classes of the standard
-            name = described("SOPClassUID")
-            raise RejectedImage(f"{name} is not one of the standard's image classes") from error
-        for keyword in WITH_THE_CLOCK:
-            delattr(report, keyword)
-        content_digest = records.sha256(_encode(report))
-        report.SeriesInstanceUID = _uid(content_digest, "series")
-        report.SOPInstanceUID = report.file_meta.MediaStorageSOPInstanceUID = _uid(content_digest, "instance")
-        return Report(report.SOPInstanceUID, _encode(report))
+        return sr.ComprehensiveSR(
+            evidence=[source.elements],
+            content=content,
+            series_instance_uid=_uid(*key, "series"),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=_uid(*key, "instance"),
+            instance_number=1,
+            manufacturer="lobar",
+            manufacturer_model_name="lobar",
+            software_versions=self.version,
+            series_description=SERIES,
+            is_complete=True,
+            content_date=source.date,
+            content_time=source.time,
+            specific_character_set="ISO_IR 192",
+        )
 
     def _region(
         self, box: Box, number: int, source: Source, key: Sequence[str]
