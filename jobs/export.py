@@ -28,5 +28,12 @@ def main(
     if done.without_report:
         names = ", ".join(f"{item.patient_id} ({item.reason})" for item in done.without_report[:3])
         print(f"  {len(done.without_report)} more have NO report: {names}")
-    missing = export.missing(place, to)
-    print(f"  shards not exported yet: {', '.join(map(str, missing)) or 'none'}")
+    so_far = export.progress(place, to)
+    if so_far.missing:
+        names = ", ".join(map(str, so_far.missing[:5])) + (", …" if len(so_far.missing) > 5 else "")
+        print(f"  {len(so_far.missing)} of {so_far.shards} shards are not exported yet: {names}")
+    else:
+        without = so_far.rows - so_far.reports
+        print(
+            f"  all shards are exported: {so_far.rows} rows, {so_far.reports} reports, {without} without one"
+        )

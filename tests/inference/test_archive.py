@@ -101,7 +101,7 @@ main(sys.argv[1:])
     assert done.returncode == -signal.SIGKILL
     part = [name for name in names if reports_in(orthanc, name)]
     assert 0 < len(part) < len(names)
-    assert export.missing(place, to) == [0]
+    assert export.progress(place, to).missing == [0]
     assert run(*command)[0] == 0
     folder = str(tmp_path / "out")
     assert run("export", "--prediction", place.url, "--to", folder, "--shard", 0)[0] == 0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from lobar.core.errors import InputError, LobarError, OutsideError
 from lobar.inference.writers.dicomweb import CERTIFICATE, TOKEN, Archive, Outcome
@@ -106,6 +107,17 @@ def test_a_client_certificate_is_used(stub: Stub, tmp_path: Path, monkeypatch: p
         assert stub.asked == []
         monkeypatch.setenv(CERTIFICATE, client.read_text())
         assert Archive(address).store(SENT) == Outcome()
+
+
+def test_an_encrypted_key_is_named_and_no_passphrase_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = serialization.load_pem_private_key(http.self_signed(tmp_path).read_bytes(), None)
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    encrypted = key.private_bytes(encoding, form, serialization.BestAvailableEncryption(b"phrase"))
+    monkeypatch.setenv(CERTIFICATE, encrypted.decode() + (tmp_path / "certificate.pem").read_text())
+    with pytest.raises(InputError, match="its unencrypted key in PEM format"):
+        Archive("dicomweb+https://127.0.0.1/x")
 
 
 @pytest.mark.parametrize("value", ["nonsense", "/a/path.pem", "-----BEGIN CERTIFICATE-----\n"])

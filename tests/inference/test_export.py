@@ -29,8 +29,8 @@ def test_a_folder_gets_a_report_for_each_image_that_was_read(
 ) -> None:
     results = run_all(run, finished, tmp_path / "out")
     assert [status for status, _, _ in results] == [0, 0]
-    assert "shards not exported yet: 1" in results[0][1]
-    assert "shards not exported yet: none" in results[1][1]
+    assert "1 of 2 shards are not exported yet: 1" in results[0][1]
+    assert "all shards are exported: 7 rows, 6 reports, 1 without one" in results[1][1]
     said = "".join(out for _, out, _ in results)
     assert said.count("1 images rejected by predict: they have NO report") == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{name}.dcm" for name in REPORTED]
@@ -77,7 +77,7 @@ def test_another_object_in_the_place_of_a_report_stays(
     (error,) = [err.splitlines()[-1] for status, _, err in results if status]
     assert "out/c.dcm: another object is there; choose another folder (option --to)" in error
     assert (tmp_path / "out/c.dcm").read_bytes() == b"something else"
-    assert len(export.missing(finished, str(tmp_path / "out"))) == 1
+    assert len(export.progress(finished, str(tmp_path / "out")).missing) == 1
 
 
 def test_an_unmerged_prediction_is_named(run: Run, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_reports_that_a_server_does_not_store_are_named_and_the_others_sent(
     assert "run the same command again" in last
     assert error.count("not stored: 0xA700") == len(requests)
     assert "stored with a warning: 0xA700" in error
-    assert export.missing(place, to) == [0]
+    assert export.progress(place, to).missing == [0]
 
 
 def test_no_header_value_reaches_a_log_or_the_prediction(run: Run, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pydicom.uid import (
 )
 
 from lobar.core.boxes import Box
+from lobar.inference.writers import source
 from tests.conftest import make_dicom, smooth_noise
 
 SET = ("SOPInstanceUID",)  # by make_dicom, which removes it if it is None
@@ -18,6 +19,7 @@ KINDS: dict[str, dict[str, object]] = {
     "secondary-capture": {"SOPClassUID": SecondaryCaptureImageStorage, "Modality": "CR"},
     "monochrome1": {"PhotometricInterpretation": "MONOCHROME1"},
     "non-square": {"PixelAspectRatio": [3, 2]},
+    "anonymous": dict.fromkeys(source.REPEATED),
 }
 
 

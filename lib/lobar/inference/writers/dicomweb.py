@@ -22,6 +22,7 @@ from lobar.storage.filesystem import run_sync
 
 PREFIX = "dicomweb+"
 TOKEN, CERTIFICATE = "LOBAR_DICOMWEB_TOKEN", "LOBAR_DICOMWEB_CERTIFICATE"
+INSTANCES_PER_SECOND = 5.0  # a server that stores fewer times out
 ANSWERED = (200, 202, 409)  # all stored; some stored, or with warnings; none stored
 # Failure and warning reasons: PS3.18, tables I.2-1 and I.2-2. The first pattern, of hex digits, decides
 REASONS = {
@@ -77,7 +78,7 @@ class Archive:
         }
         if token := os.environ.get(TOKEN):
             headers["Authorization"] = f"Bearer {token}"
-        seconds = len(body) / objects.BYTES_PER_SECOND
+        seconds = len(body) / objects.BYTES_PER_SECOND + len(instances) / INSTANCES_PER_SECOND
         reply = run_sync(retry.with_retries(self.url, lambda: self._post(body, headers), seconds))
         return _outcome(self.url, *reply, instances)
 
@@ -106,7 +107,7 @@ def _context() -> ssl.SSLContext:
             file.write(pem)
             file.flush()
             try:
-                context.load_cert_chain(file.name)
+                context.load_cert_chain(file.name, password="")  # else it would ask for one
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"{CERTIFICATE} does not hold a certificate and its unencrypted key in PEM format "

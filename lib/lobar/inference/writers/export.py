@@ -99,11 +99,35 @@ def folder(place: Prediction, to: str) -> Export:
     return Export(place.export(records.sha256(destination(to).encode())[:16]))
 
 
-def missing(place: Prediction, to: str) -> list[int]:
-    """The shards of a prediction that are not exported to a destination yet."""
-    shards = len(records.read(place.submission_record, Submission).inputs.tables)
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The shards of a prediction that have not gone to a destination yet, of how many, and what went there.
+
+    rows, reports: of the shards that are done, if none is missing.
+    """
+
+    missing: list[int]
+    shards: int
+    rows: int = 0
+    reports: int = 0
+
+
+def progress(place: Prediction, to: str) -> Progress:
+    """How far the export of a prediction is. Raises InputError if it is done and rows are missing."""
+    merged = records.read(place.submission_record, Submission)
+    urls = [folder(place, to).shard_record(number) for number in range(len(merged.inputs.tables))]
     there = {item.url for item in objects.list_objects(folder(place, to).url)}
-    return [number for number in range(shards) if folder(place, to).shard_record(number) not in there]
+    missing = [number for number, url in enumerate(urls) if url not in there]
+    if missing:
+        return Progress(missing, len(urls))
+    done = list(ordered_map(lambda url: records.read(url, ExportedShard), urls, WORKERS, 2 * WORKERS))
+    rows, reports = sum(shard.rows for shard in done), sum(shard.reports for shard in done)
+    if rows != merged.rows:
+        raise InputError(
+            f"{folder(place, to).url}: {rows} rows are exported, the submission has {merged.rows}; remove its "
+            "records and export all shards again"
+        )
+    return Progress([], len(urls), rows, reports)
 
 
 def _write(writer: Writer, rows: Sequence[tuple[Image, str]], scratch: Path) -> Iterator[Written | Rejection]:

@@ -33,6 +33,7 @@ SERIES_NUMBER = 9001  # far above those of a study's images
 PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
 LUNG = Code("39607008", "SCT", "Lung")
 ABSENT = Code("272519000", "SCT", "Absent")
+BOUNDED_BY = Code("75958009", "SCT", "Bounded by")  # CID 219: around the finding, not its outline
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")  # CID 6048
 PERCENT = Code("%", "UCUM", "Percent")
 RADIOGRAPHY = Code("43468-8", "LN", "XR unspecified body region")  # CID 100
@@ -124,6 +125,7 @@ class Writer:
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(_uid(*key, str(number)), f"{key[1]} box {number}"),
             referenced_region=region,
+            geometric_purpose=BOUNDED_BY,
             finding_type=PNEUMONIA,
             finding_sites=[sr.FindingSite(LUNG)],
             algorithm_id=self._algorithm(),
