@@ -25,6 +25,7 @@ WORKERS = 16
 BATCH_BYTES = 1 << 20  # of one request to a server: about a hundred reports
 COLUMNS = ("patientId", "SOPInstanceUID", "SHA256")
 NAMED = 5
+ELSEWHERE = "choose another destination, or restore the submission"
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +53,7 @@ def run(place: Prediction, to: str, number: int, max_rejected: float) -> Exporte
     record = folder(place, to).shard_record(number)
     inputs = ExportInputs(merged.submission, number, target)
     what = f"images of shard {number}"
-    if exported := records.find(record, ExportedShard, inputs):
+    if exported := records.find(record, ExportedShard, inputs, ELSEWHERE):
         check_share(exported.without_report, exported.rows, max_rejected, what)
         log.info("shard %d is exported already", number)
         return exported
@@ -80,7 +81,7 @@ def run(place: Prediction, to: str, number: int, max_rejected: float) -> Exporte
         rejected=len(rows) - len(predicted),
         without_report=without_report,
     )
-    return records.create(record, exported)
+    return records.create(record, exported, ELSEWHERE)
 
 
 def destination(to: str) -> str:
@@ -124,8 +125,8 @@ def progress(place: Prediction, to: str) -> Progress:
     rows, reports = sum(shard.rows for shard in done), sum(shard.reports for shard in done)
     if rows != merged.rows:
         raise InputError(
-            f"{folder(place, to).url}: {rows} rows are exported, the submission has {merged.rows}; remove its "
-            "records and export all shards again"
+            f"{folder(place, to).url}: {rows} rows are exported, the submission has {merged.rows}; remove "
+            "its records and export all shards again"
         )
     return Progress([], len(urls), rows, reports)
 
