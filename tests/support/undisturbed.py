@@ -16,6 +16,7 @@ import numpy as np
 import openvino as ov
 import pytest
 from openvino import opset13 as ops
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from jobs.__main__ import main
 from lobar.evaluation.report import page
@@ -27,7 +28,6 @@ from tests.conftest import make_dicom, smooth_noise
 from tests.support.proxy import BODY_FAULTS, Kind
 
 SMALL = ["--recipe", "notebook", "--set", "image_size=32,channels=2,blocks=1,depth=2,batch_size=4,epochs=2"]
-CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture Image Storage
 NAMING = ("card", "files", "history", "index", "report", "scores", "slices", "submission", "table")
 Objects = dict[str, bytes]
 
@@ -172,8 +172,9 @@ def run_all(root: str, requests: list[str], labelled: int = 24, new: int = 10) -
         store.publish(f"{root}/train/p{i}.dcm", make_dicom(smooth_noise(128, 96, i)))
         rows.append(f"p{i},8,8,{20 + i % 5},16,1" if i % 2 else f"p{i},,,,,0")
     for i in range(new):
-        uids = {"StudyInstanceUID": f"1.2.{i}.1", "SeriesInstanceUID": f"1.2.{i}.2", "SOPClassUID": CLASS}
-        store.publish(f"{root}/test/t{i}.dcm", make_dicom(smooth_noise(64, 64, i), **uids))
+        uids = {"StudyInstanceUID": f"1.2.{i}.1", "SeriesInstanceUID": f"1.2.{i}.2"}
+        image = make_dicom(smooth_noise(64, 64, i), SOPClassUID=SecondaryCaptureImageStorage, **uids)
+        store.publish(f"{root}/test/t{i}.dcm", image)
     store.publish(f"{root}/labels.csv", ("\n".join(rows) + "\n").encode())
     dataset, model, prediction = f"{root}/dataset", f"{root}/model", f"{root}/prediction"
     labels = ["--labels", f"{root}/labels.csv", "--images", f"{root}/train", "--valid-fraction", 0.3]
