@@ -91,9 +91,29 @@ def test_instances_are_posted_as_one_multipart_request(url: str, stub: Stub) -> 
 
 
 def test_a_token_is_sent(url: str, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TOKEN, "the-token")
+    monkeypatch.setenv(TOKEN, "the-token\n")
     Archive(url).store(SENT)
     assert stub.asked[0].headers["Authorization"] == "Bearer the-token"
+
+
+@pytest.mark.parametrize("value", ["two\nlines", "Zürich"])
+def test_an_unusable_token_is_named_without_its_value(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv(TOKEN, value)
+    with pytest.raises(InputError, match=f"{TOKEN} has characters that cannot be in a token") as raised:
+        Archive("dicomweb+https://127.0.0.1/x")
+    assert value not in str(raised.value)
+
+
+def test_a_token_without_encryption_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv(TOKEN, "the-token")
+    Archive("dicomweb+https://127.0.0.1/x")
+    assert not caplog.messages
+    Archive("dicomweb+http://127.0.0.1/x")
+    assert caplog.messages == ["dicomweb+http://127.0.0.1/x: the token is sent without encryption; use https"]
 
 
 def test_a_client_certificate_is_used(stub: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +258,15 @@ def test_a_rejected_request_is_not_repeated(url: str, stub: Stub, status: int, t
 
 
 @pytest.mark.parametrize(
-    "address", ["dicomweb+ftp://h/x", "dicomweb+https://", "dicomweb+https:///x", "dicomweb+https://h/x?a=b"]
+    "address",
+    [
+        "dicomweb+ftp://h/x",
+        "dicomweb+https://",
+        "dicomweb+https:///x",
+        "dicomweb+https://h/x?a=b",
+        "dicomweb+https://h:99999/x",
+        "dicomweb+https://h:port/x",
+    ],
 )
 def test_a_wrong_url_is_named(address: str) -> None:
     with pytest.raises(InputError, match="give dicomweb\\+https://HOST/PATH"):

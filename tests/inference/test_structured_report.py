@@ -131,10 +131,10 @@ def test_it_refers_to_its_image_and_repeats_its_patient() -> None:
 def test_it_names_algorithm_version_and_model() -> None:
     text = texts(parsed(report(radiograph(), BOXES)))
     assert INPUTS.lobar in text
-    assert f"model: weights SHA-256 {INPUTS.files.int8_weights}" in text
+    assert f"model: openvino-{INPUTS.files.int8_weights}.bin, named by its SHA-256" in text
     assert "precision: int8 on the cpu" in text
     on_gpu = replace(INPUTS, device="gpu", precision="float32")
-    assert INPUTS.files.keras in texts(parsed(report(radiograph(), [], prediction=on_gpu)))
+    assert f"model-{INPUTS.files.keras}.keras" in texts(parsed(report(radiograph(), [], prediction=on_gpu)))
 
 
 def test_bytes_repeat_and_uids_are_those_of_the_content() -> None:
@@ -162,6 +162,11 @@ def test_texts_in_any_character_set_are_kept() -> None:
     made = report(image, BOXES, name="図1")
     assert (parsed(made).PatientName, parsed(made).SpecificCharacterSet) == ("Müller^Jürgen", "ISO_IR 192")
     assert "図1 box 1".encode() in made.data
+
+
+def test_a_name_that_its_character_set_does_not_have_is_left_empty() -> None:
+    broken = radiograph(SpecificCharacterSet="ISO_IR 192", PatientName="MARK").replace(b"MARK", b"M\xff\xfeK")
+    assert source.read(broken).unusable == ("PatientName (0010,0010)",)
 
 
 @pytest.mark.parametrize("keyword", source.REFERENCED)

@@ -5,6 +5,7 @@ Its URL is `dicomweb+https://HOST/PATH` (or `dicomweb+http://`), so that it is n
 
 import hashlib
 import json
+import logging
 import os
 import ssl
 import tempfile
@@ -34,6 +35,7 @@ REASONS = {
 # An instance of this UID is there. UIDs of reports are made of their content, so it is this one.
 # 45070: the same, of Microsoft's server
 THERE_ALREADY = (0x0111, 45070)
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,17 +54,23 @@ class Archive:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        parts = urlsplit(url.removeprefix(PREFIX))
-        if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+        try:
+            parts = urlsplit(url.removeprefix(PREFIX))
+            valid = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is no number
+            valid = False
+        if not valid or parts.query or parts.fragment:
             raise InputError(f"{url}: give {PREFIX}https://HOST/PATH of a DICOMweb server", setting="to")
         if parts.username or parts.password:
             host = f"{PREFIX}{parts.scheme}://{parts.hostname}"
             raise InputError(f"{host}: credentials in the URL; set {TOKEN} or {CERTIFICATE}", setting="to")
         environment.check(urlsplit(url).scheme)
         self._endpoint = f"{url.removeprefix(PREFIX).rstrip('/')}/studies"
-        bypassed = proxy_bypass(parts.netloc)
-        self._proxy = None if bypassed else getproxies().get(parts.scheme)
+        self._proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
         self._context = _context()
+        self._authorization = _authorization()
+        if self._authorization and parts.scheme == "http":
+            log.warning("%s: the token is sent without encryption; use https", url)
 
     def store(self, instances: Mapping[str, bytes]) -> Outcome:
         """Send instances, DICOM files by their UID, in one request, which is repeated after transient faults.
@@ -75,9 +83,8 @@ class Archive:
         headers = {
             "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
             "Accept": "application/dicom+json",
+            **self._authorization,
         }
-        if token := os.environ.get(TOKEN):
-            headers["Authorization"] = f"Bearer {token}"
         seconds = len(body) / objects.BYTES_PER_SECOND + len(instances) / INSTANCES_PER_SECOND
         reply = run_sync(retry.with_retries(self.url, lambda: self._post(body, headers), seconds))
         return _outcome(self.url, *reply, instances)
@@ -97,6 +104,13 @@ class Archive:
             if reply.status in TRANSIENT_STATUSES:
                 raise retry.TransientError(f"the server returned {reply.status}")
             return reply.status, await reply.read()
+
+
+def _authorization() -> dict[str, str]:
+    token = os.environ.get(TOKEN, "").strip()  # a secret made of a file often ends with a line break
+    if token and not (token.isascii() and token.isprintable()):
+        raise InputError(f"{TOKEN} has characters that cannot be in a token; set it to the token alone")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _context() -> ssl.SSLContext:

@@ -24,6 +24,7 @@ REPEATED = (
 DATES = ("ContentDate", "AcquisitionDate", "SeriesDate", "StudyDate")
 UNDATED = ("19000101", "000000")
 SEXES = ("M", "F", "O")
+UNDECODABLE = "\ufffd"  # what pydicom makes of bytes that the file's character set does not have
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _text(header: Dataset, keyword: str) -> str:
     vr = dictionary_VR(keyword)
     try:
         validate_value(vr, text, config.RAISE)
-        valid = len(found) == 1 and (keyword != "PatientSex" or text in SEXES)
+        valid = len(found) == 1 and UNDECODABLE not in text and (keyword != "PatientSex" or text in SEXES)
         if text and vr == "DA":
             DA(text)
         if text and vr == "TM":

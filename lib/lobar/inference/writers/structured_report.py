@@ -20,7 +20,8 @@ from lobar.imaging.elements import RejectedImage, described
 from lobar.inference.record import PlanInputs
 from lobar.inference.reuse import ROW_INPUTS
 from lobar.inference.writers.source import Source
-from lobar.storage import records
+from lobar.storage import objects, records
+from lobar.storage.layout import Model
 
 NAMESPACE = uuid.UUID("6c6f6261-722d-4d52-8f70-6f7274000001")
 NOTICE = (
@@ -57,11 +58,12 @@ class Writer:
         self.version = prediction.lobar
         # not the number of shards, nor where anything lies
         self.digest = records.digest({name: getattr(prediction, name) for name in ROW_INPUTS})
+        model, files = Model(prediction.model), prediction.files
         on_gpu = prediction.device == "gpu"
-        weights = prediction.files.keras if on_gpu else prediction.files.openvino(prediction.precision)[1]
+        file = model.keras(files.keras) if on_gpu else model.weights(files.openvino(prediction.precision)[1])
         point = ", ".join(f"{name} {value}" for name, value in asdict(prediction.operating_point).items())
         self.parameters = [
-            f"model: weights SHA-256 {weights}",
+            f"model: {objects.name(file)}, named by its SHA-256",
             f"precision: {prediction.precision} on the {prediction.device}",
             f"operating point: {point}",
             f"prediction: {self.digest}",
