@@ -106,6 +106,9 @@ def test_a_row_without_boxes_says_that_pneumonia_is_absent() -> None:
         "233604007": "272519000",
     }  # finding site: lung; pneumonia: absent
     assert "121071" not in codes  # no finding
+    comment = dataset.ContentSequence[-1].TextValue
+    assert comment.startswith("Not for clinical use.")
+    assert "found no lung opacity" in comment
 
 
 def test_it_refers_to_its_image_and_repeats_its_patient() -> None:

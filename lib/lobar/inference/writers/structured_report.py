@@ -24,10 +24,9 @@ from lobar.storage import objects, records
 from lobar.storage.layout import Model
 
 NAMESPACE = uuid.UUID("6c6f6261-722d-4d52-8f70-6f7274000001")
-NOTICE = (
-    "Not for clinical use. Found by software; no person has checked it. Each region is a rectangle that may "
-    "contain a lung opacity suspicious for pneumonia."
-)
+NOTICE = "Not for clinical use. Made by software; no person has checked it. "
+REGIONS = "Each region is a rectangle that may contain a lung opacity suspicious for pneumonia."
+NO_REGION = "The software found no lung opacity suspicious for pneumonia. This does not exclude one."
 SERIES = "lobar regions, not for clinical use"
 SERIES_NUMBER = 9001  # far above those of a study's images
 # SNOMED CT: Pneumonia (disorder); its site and "Absent" are in DICOM's CID 6100 and 240
@@ -97,7 +96,9 @@ class Writer:
             imaging_measurements=groups or [self._nothing(source, key)],
         )
         content[0].ContentSequence.append(
-            sr.TextContentItem(COMMENT, NOTICE, sr.RelationshipTypeValues.CONTAINS)
+            sr.TextContentItem(
+                COMMENT, NOTICE + (REGIONS if boxes else NO_REGION), sr.RelationshipTypeValues.CONTAINS
+            )
         )
         return sr.ComprehensiveSR(
             evidence=[source.elements],
@@ -135,7 +136,7 @@ class Writer:
         )
 
     def _nothing(self, source: Source, key: Sequence[str]) -> sr.MeasurementsAndQualitativeEvaluations:
-        """ "Pneumonia: Absent", with the image. No finding type, which a reader may take for a finding."""
+        """The evaluation "Pneumonia: Absent" of the image; without a Finding, which readers might list."""
         elements = source.elements
         image = sr.SourceImageForMeasurementGroup(elements.SOPClassUID, elements.SOPInstanceUID)
         return sr.MeasurementsAndQualitativeEvaluations(
