@@ -80,6 +80,19 @@ def test_another_object_in_the_place_of_a_report_stays(
     assert len(export.progress(finished, str(tmp_path / "out")).missing) == 1
 
 
+def test_another_submission_in_the_same_place_is_not_taken_for_exported(
+    run: Run, finished: Prediction, tmp_path: Path
+) -> None:
+    run_all(run, finished, tmp_path / "out")
+    record = tmp_path / "p/submission.json"
+    merged = json.loads(record.read_text())
+    record.write_text(json.dumps(merged | {"submission": "0" * 64}))
+    status, _, error = run("export", "--prediction", finished.url, "--to", tmp_path / "out", "--shard", 0)
+    assert status == 2
+    assert "0000.json: made from other inputs (submission was" in error
+    assert error.endswith("choose another destination, or restore the submission")
+
+
 def test_an_unmerged_prediction_is_named(run: Run, tmp_path: Path) -> None:
     place = finish(write_images(tmp_path / "images"), tmp_path / "p", FOUND, merge=False)
     status, _, error = run("export", "--prediction", place.url, "--to", tmp_path / "out", "--shard", 0)
