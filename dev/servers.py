@@ -70,7 +70,7 @@ def serve(kind: Kind, folder: Path, port: int = 0, keys: tuple[str, str] | None 
     server uses the folder or this one does not start.
     """
     access_key, secret_key = keys or (secrets.token_hex(10), secrets.token_hex(20))
-    ports = _ports(port)
+    ports = free_ports(len(stores.SEAWEEDFS_PORTS), port)
     folder = folder.absolute()
     with _locked_log(folder) as log:
         command, environment = stores.command(kind, folder, ports, access_key, secret_key)
@@ -109,15 +109,15 @@ def _locked_log(folder: Path) -> IO[bytes]:
     return log
 
 
-def _ports(first: int) -> list[int]:
-    """As many free ports as SeaweedFS needs, starting with `first` unless that is 0.
+def free_ports(count: int, first: int = 0) -> list[int]:
+    """Free ports, starting with `first` unless that is 0.
 
     They are below the kernel's range for outgoing connections. Otherwise a client that retries a stopped
     server could get the server's own port for its side, and connect to itself.
     """
     ports = [first] if first else []
     with ExitStack() as listeners:
-        while len(ports) < len(stores.SEAWEEDFS_PORTS):
+        while len(ports) < count:
             listener = listeners.enter_context(socket.socket())
             port = random.randrange(10_000, 32_768)
             with suppress(OSError):

@@ -15,6 +15,7 @@ JOBS = {
     "plan": "list the new images and divide them into shards",
     "predict": "predict the boxes of one shard",
     "merge-submission": "merge all shards into one submission CSV",
+    "export": "write a shard of a merged prediction as DICOM structured reports",
     "promote": "compare a model with the champion, and record which one is champion",
     "explain": "trace a row of a submission to its image, model and data, or compute it again",
     "summary": "write a one-page summary of a finished workflow",

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
-from dev import servers, stores
+from dev import archive, servers, stores
 from jobs.__main__ import main
 from lobar.core import runtime
 from lobar.workflow import runner, steps
@@ -227,3 +227,12 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Ser
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """Azurite, Microsoft's emulator of Azure Blob Storage."""
     yield from start_store("azure", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[archive.Archive]:
+    """Orthanc with its DICOMweb plugin; skips if it is not installed."""
+    if archive.find() is None:
+        pytest.skip("Orthanc was not found: apt-get install orthanc orthanc-dicomweb")
+    with archive.serve(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server

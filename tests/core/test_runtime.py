@@ -1,12 +1,15 @@
 """The settings of the whole process, each tested in its own process."""
 
 import os
+import pickle
 import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import make_dicom, smooth_noise
+from tests.support.prediction import INPUTS
+from tests.support.radiographs import radiograph
 
 READ_HEADER = """
 import logging, sys
@@ -15,6 +18,15 @@ logging.basicConfig()
 import pydicom
 from lobar.imaging.dicom import header
 header(sys.stdin.buffer.read())
+"""
+MAKE_REPORT = """
+import logging, pickle, sys
+{prepare}
+logging.basicConfig(level=logging.INFO)
+from lobar.inference.writers import source
+from lobar.inference.writers.structured_report import Writer
+inputs, image = pickle.load(sys.stdin.buffer)
+Writer(inputs).report("x", source.read(image), [])
 """
 PREPARE = "from lobar.core.runtime import prepare; prepare()"
 
@@ -39,6 +51,15 @@ def test_header_values_do_not_reach_the_log(prepare: str, shown: bool) -> None:
     done = run(READ_HEADER.format(prepare=prepare), data)
     assert done.returncode == 0
     assert (b"doe" in done.stderr.lower()) == shown
+    assert bool(done.stderr) == shown
+
+
+@pytest.mark.parametrize(("prepare", "shown"), [("", True), (PREPARE, False)])
+def test_values_in_a_report_do_not_reach_the_log(prepare: str, shown: bool) -> None:
+    """highdicom quotes a name without a caret in a warning, and logs UIDs."""
+    done = run(MAKE_REPORT.format(prepare=prepare), pickle.dumps((INPUTS, radiograph(PatientName="DOE"))))
+    assert done.returncode == 0, done.stderr
+    assert (b"DOE" in done.stderr) == shown
     assert bool(done.stderr) == shown
 
 

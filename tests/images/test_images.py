@@ -149,6 +149,14 @@ def test_champion_and_prediction_on_tensorflow(images: Images, submission: Path,
     assert predicted.returncode == 0, predicted.stderr
 
 
+def test_export_writes_reports(images: Images, submission: Path, data: Path) -> None:
+    (prediction,) = [path for path in (data / "predictions").iterdir() if (path / "submission.json").exists()]
+    export = ["export", f"--prediction={prediction}", f"--to={data}/reports", "--shard=0"]
+    done = images.run("lobar", *export, data=data)
+    assert done.returncode == 0, done.stderr
+    assert list((data / "reports").glob("*.dcm"))
+
+
 def test_a_wrong_input_is_the_last_line(images: Images, data: Path) -> None:
     plan = ["plan", f"--images={data}/none", f"--model={data}/none", "--shards=1", f"--out={data}/p"]
     ended = images.run("lobar", *plan, data=data)

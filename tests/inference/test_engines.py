@@ -18,12 +18,12 @@ from lobar.core.errors import InputError
 from lobar.inference import engines
 from lobar.inference.engines import OpenVino, TensorFlow
 from lobar.inference.release import NOTEBOOK, EvaluationInputs, Offer, Release
+from lobar.inference.rows import parse_prediction_string
 from lobar.storage import objects, records
 from lobar.storage.layout import Model
 from lobar.training import recipe
 from lobar.training.record import ModelFiles
 from tests.conftest import Run, World
-from tests.support.rows import parse_prediction_string
 
 HERE, ELSEWHERE = ["avx2", "avx512f"], ["avx2"]
 FILES = ModelFiles("", "", "", "", "")

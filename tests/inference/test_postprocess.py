@@ -10,7 +10,7 @@ from bench import notebook
 from lobar.core.boxes import Box
 from lobar.inference.postprocess import Enlarged, components, detect, enlarge, image_score
 from lobar.inference.release import NOTEBOOK, OperatingPoint
-from tests.support.rows import parse_prediction_string
+from lobar.inference.rows import parse_prediction_string
 
 
 def coarse_map(seed: int, grid: int = 16, size: int = 256) -> np.ndarray:

@@ -15,13 +15,19 @@ from lobar.data.listing import Image
 from lobar.inference import slices, submission
 from lobar.inference.record import Plan, PlanInputs, Shard, ShardInputs, Submission, SubmissionInputs
 from lobar.inference.release import NOTEBOOK
-from lobar.inference.rows import COLUMNS, Row, from_csv, prediction_string, to_csv
+from lobar.inference.rows import (
+    COLUMNS,
+    Row,
+    from_csv,
+    parse_prediction_string,
+    prediction_string,
+    to_csv,
+)
 from lobar.storage import objects, records
 from lobar.storage.layout import Prediction
 from lobar.storage.objects import Object, absolute
 from lobar.training import recipe
 from lobar.training.record import ModelFiles
-from tests.support.rows import parse_prediction_string
 
 boxes = st.builds(Box, *[st.integers(0, 3000)] * 4, st.floats(0, 1))
 

@@ -30,7 +30,7 @@ from tests.support.undisturbed import (
 
 ROOT = "memory:///crash-points"
 JOBS = ["demo-data", "label-index", "train", "evaluate", "plan", "predict", "merge-submission", "promote"]
-JOBS += ["nothing-new", "rollback"]
+JOBS += ["nothing-new", "rollback", "export"]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dev.servers import Server
 from lobar.data import listing
@@ -42,7 +43,9 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 def fill(root: str) -> None:
     rows = []
     for i, patient_id in enumerate(IDS):
-        store.publish(f"{root}/images/{patient_id}.dcm", make_dicom(smooth_noise(128, 96, i)))
+        uids = {"StudyInstanceUID": f"1.2.{i}.1", "SeriesInstanceUID": f"1.2.{i}.2"}
+        image = make_dicom(smooth_noise(128, 96, i), SOPClassUID=SecondaryCaptureImageStorage, **uids)
+        store.publish(f"{root}/images/{patient_id}.dcm", image)
         rows.append(
             [patient_id, *("8", "8", "24", "20")[: 4 * (i % 2)], *[""] * (4 - 4 * (i % 2)), str(i % 2)]
         )
@@ -50,7 +53,7 @@ def fill(root: str) -> None:
     store.publish(f"{root}/{LABELS}", table(header, rows))
 
 
-def test_images_of_any_name_are_indexed_and_predicted(
+def test_images_of_any_name_are_indexed_predicted_and_exported(
     root: str, world: World, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     dataset = Dataset(store.absolute(f"{root}/d"))
@@ -70,6 +73,16 @@ def test_images_of_any_name_are_indexed_and_predicted(
     submission = store.read(f"{root}/p/submission.csv").decode()
     ids = [row[0] for row in csv.reader(io.StringIO(submission, newline=""))][1:]
     assert ids == sorted(IDS, key=order_key)
+    for shard in range(3):
+        options = ["--to", f"{root}/reports", "--shard", shard]
+        status, _, errors = run("export", "--prediction", f"{root}/p", *options)
+        assert status == 0, errors
+    reports = {store.name(item.url): item for item in store.list_objects(f"{root}/reports")}
+    assert {*reports} == {f"{patient_id}.dcm" for patient_id in IDS}
+    for item, data in store.read_many(reports.values()):
+        assert isinstance(data, bytes), data
+        patient_id = listing.without_suffix(store.name(item.url))
+        assert f"{patient_id} no box".encode() in data or f"{patient_id} box 1".encode() in data
     assert not list(Path.cwd().glob("pwned*"))
 
 

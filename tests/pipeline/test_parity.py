@@ -16,10 +16,9 @@ from lobar.imaging.sampling import Sampling
 from lobar.inference import postprocess
 from lobar.inference.engines import OpenVino
 from lobar.inference.release import NOTEBOOK
-from lobar.inference.rows import prediction_string
+from lobar.inference.rows import parse_prediction_string, prediction_string
 from lobar.storage.layout import Model
 from lobar.training import export, networks, recipe
-from tests.support.rows import parse_prediction_string
 
 CALIBRATION = np.random.default_rng(0).integers(0, 1021, (4, 256, 256), np.uint16)
 

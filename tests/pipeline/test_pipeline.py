@@ -3,18 +3,22 @@
 import csv
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from lobar.core.boxes import Box
 from lobar.data.index import read_index
 from lobar.data.listing import order_key
 from lobar.evaluation import rsna_metric
+from lobar.inference.rows import parse_prediction_string
 from lobar.storage import objects
 from lobar.storage.layout import Dataset
 from tests.conftest import SQUARE, Run, World, square_image
-from tests.support.rows import parse_prediction_string
+from tests.support.prediction import FOUND, write_images
+from tests.support.radiographs import boxes_of
 
 
 def submission_of(path: Path) -> dict[str, str]:
@@ -107,3 +111,20 @@ def test_a_dataset_in_another_folder_has_the_same_split_and_boxes(
     assert [(e.patient_id, e.boxes, e.group, e.split, e.etag) for e in first] == [
         (e.patient_id, e.boxes, e.group, e.split, e.etag) for e in second
     ]
+
+
+def test_the_workflow_writes_reports_to_a_parameter_s_folder(world: World, tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    given = {
+        "root": tmp_path / "root", "artifacts": tmp_path, "model": world.place("models"), "shards": 2,
+        "images": tmp_path / "images", "export": tmp_path / "reports",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "lobar.workflow", "workflows/predict.yaml"]
+    command += [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = submission_of(tmp_path / "submission.csv")
+    assert {*rows} == {*FOUND}
+    found = {path.stem: boxes_of(dcmread(path)) for path in (tmp_path / "reports").iterdir()}
+    assert found == {name: parse_prediction_string(row) for name, row in rows.items()}
+    assert "all shards are exported: 7 rows, 7 reports, 0 without one" in done.stdout

@@ -8,11 +8,13 @@ import pytest
 
 from jobs.__main__ import JOBS
 from tests.conftest import World
+from tests.support.prediction import FOUND, finish, write_images
 
 # Top-level packages that take a tenth of a second or more to import
 HEAVY = {
-    "aiohttp", "botocore", "cv2", "fsspec", "gcsfs", "jinja2", "keras", "matplotlib", "nncf", "numpy",
-    "openvino", "pandas", "pyarrow", "pydicom", "s3fs", "scipy", "skimage", "sklearn", "tensorflow", "yaml",
+    "aiohttp", "botocore", "cv2", "fsspec", "gcsfs", "highdicom", "jinja2", "keras", "matplotlib", "nncf",
+    "numpy", "openvino", "pandas", "pyarrow", "pydicom", "s3fs", "scipy", "skimage", "sklearn", "tensorflow",
+    "yaml",
 }  # fmt: skip
 PROGRAM = """
 import sys
@@ -50,3 +52,10 @@ def test_jobs_on_a_folder_load_what_they_use(world: World, tmp_path: Path) -> No
         "cv2",
         "pydicom",
     }
+
+
+def test_export_loads_no_network(tmp_path: Path) -> None:
+    write_images(tmp_path / "images")
+    place = finish(tmp_path / "images", tmp_path / "p", FOUND)
+    options = [f"--prediction={place.url}", f"--to={tmp_path}/out", "--shard=0"]
+    assert loaded("export", *options)[0] == {"numpy", "pyarrow", "fsspec", "cv2", "pydicom", "highdicom"}

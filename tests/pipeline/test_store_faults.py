@@ -34,7 +34,7 @@ from tests.support.undisturbed import (
     write_objects,
 )
 
-JOBS = ["label-index", "train", "evaluate", "plan", "predict", "merge-submission"]
+JOBS = ["label-index", "train", "evaluate", "plan", "predict", "merge-submission", "export"]
 LASTING_KINDS = [kind for kind in Kind if kind is not Kind.delay]
 # every job with every kind of fault once, half of them at either moment
 LASTING_FAULTS = [

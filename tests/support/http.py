@@ -39,8 +39,13 @@ class Server:
 
 
 @contextmanager
-def serve(answer: Callable[[Request], tuple[int, bytes]], folder: Path) -> Iterator[Server]:
-    """An HTTPS server whose certificate is in `folder`; `answer` returns status and body of each reply."""
+def serve(
+    answer: Callable[[Request], tuple[int, bytes]], folder: Path, clients: Path | None = None
+) -> Iterator[Server]:
+    """An HTTPS server whose certificate is in `folder`; `answer` returns status and body of each reply.
+
+    With `clients`, a file with a certificate, it lets only a client that has this one connect.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -60,6 +65,9 @@ def serve(answer: Callable[[Request], tuple[int, bytes]], folder: Path) -> Itera
     certificate = self_signed(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
+    if clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients)
     listener.socket = context.wrap_socket(listener.socket, server_side=True)
     threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
     try:

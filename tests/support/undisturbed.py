@@ -15,6 +15,7 @@ import numpy as np
 import openvino as ov
 import pytest
 from openvino import opset13 as ops
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from jobs.__main__ import main
 from lobar.evaluation.report import page
@@ -169,7 +170,9 @@ def run_all(root: str, requests: list[str], labelled: int = 24, new: int = 10) -
         store.publish(f"{root}/train/p{i}.dcm", make_dicom(smooth_noise(128, 96, i)))
         rows.append(f"p{i},8,8,{20 + i % 5},16,1" if i % 2 else f"p{i},,,,,0")
     for i in range(new):
-        store.publish(f"{root}/test/t{i}.dcm", make_dicom(smooth_noise(64, 64, i)))
+        uids = {"StudyInstanceUID": f"1.2.{i}.1", "SeriesInstanceUID": f"1.2.{i}.2"}
+        image = make_dicom(smooth_noise(64, 64, i), SOPClassUID=SecondaryCaptureImageStorage, **uids)
+        store.publish(f"{root}/test/t{i}.dcm", image)
     store.publish(f"{root}/labels.csv", ("\n".join(rows) + "\n").encode())
     dataset, model, prediction = f"{root}/dataset", f"{root}/model", f"{root}/prediction"
     labels = ["--labels", f"{root}/labels.csv", "--images", f"{root}/train", "--valid-fraction", 0.3]
@@ -184,5 +187,10 @@ def run_all(root: str, requests: list[str], labelled: int = 24, new: int = 10) -
     run_undisturbed(requests, prediction, "predict", "--prediction", prediction, "--shard", 1)
     jobs["merge-submission"] = run_undisturbed(
         requests, prediction, "merge-submission", "--prediction", prediction
+    )
+    # the reports are compared; its record is in the prediction, in a folder for each destination
+    reports = f"{root}/reports"
+    jobs["export"] = run_undisturbed(
+        requests, reports, "export", "--prediction", prediction, "--to", reports, "--shard", 0
     )
     return jobs

@@ -64,6 +64,7 @@ def test_full_runs_the_jobs_in_order() -> None:
         ("plan", ("evaluate",), 1),
         ("predict", ("plan",), 3),
         ("merge-submission", ("predict",), 1),
+        ("export", ("merge-submission",), 0),
     ]
     label_index, plan_step, predict = expanded[0][0], expanded[3][0], expanded[4]
     assert label_index.command[:4] == (sys.executable, "-m", "jobs", "label-index")
@@ -91,6 +92,17 @@ def test_full_is_what_argos_controller_makes_of_it() -> None:
 def test_predict_asks_the_registry_for_its_model() -> None:
     first, *_ = steps.read(WORKFLOWS / "predict.yaml", {"root": "r", "images": "new"}).tasks
     assert {"--model=r/registry", "--images=new", "--device=cpu"} <= {*first.steps[0].command}
+
+
+@pytest.mark.parametrize("name", ["full.yaml", "predict.yaml"])
+def test_reports_are_written_if_there_is_a_destination(name: str) -> None:
+    *_, none = steps.read(WORKFLOWS / name, {}).tasks
+    *_, task = steps.read(WORKFLOWS / name, {"export": "dicomweb+https://h/x", "root": "r"}).tasks
+    assert none.name == task.name == "export"
+    assert none.expand({SHARDS: "3"}) == ()
+    commands = [step.command for step in task.expand({SHARDS: "3"})]
+    assert [f"--shard={number}" in command for number, command in enumerate(commands)] == [True] * 3
+    assert all("--to=dicomweb+https://h/x" in command for command in commands)
 
 
 def test_retrain_ends_with_a_comparison() -> None:

@@ -18,10 +18,11 @@ def prepare() -> None:
     """
     # OpenVINO's converter and NNCF would report every use to a web analytics service
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    # pydicom warns twice, by `warnings` and by its logger, and quotes header values, which may identify a
-    # patient; it resets the logger's level when it is imported, so a level would not help
-    warnings.filterwarnings("ignore", module=r"pydicom\.")
-    logging.getLogger("pydicom").propagate = False
+    # both warn by `warnings` and by their loggers, and quote header values, which may identify a patient;
+    # pydicom resets the logger's level when it is imported, so a level would not help
+    for library in ("pydicom", "highdicom"):
+        warnings.filterwarnings("ignore", module=rf"{library}\.")
+        logging.getLogger(library).propagate = False
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with suppress(InputError):  # a wrong LOBAR_CPUS is reported by the job itself, as one plain line
         # TensorFlow counts the CPUs of the node, not of the pod

@@ -97,3 +97,31 @@ class Submission(Record):
     with_boxes: int
     rejected: list[Rejection]
     plan: PlanInputs
+
+
+@dataclass(frozen=True)
+class ExportInputs:
+    """The SHA-256 of a submission, a shard of its plan, and the URL that its reports go to."""
+
+    submission: str
+    shard: int
+    to: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedShard(Record):
+    """The record of export: where each row of a shard went.
+
+    table: the SHA-256 of the list of reports. rejected: how many images predict rejected, which have no
+    report. without_report: images that a report cannot refer to.
+    """
+
+    MADE_BY: ClassVar[str] = "export"
+
+    inputs: ExportInputs
+    table: str
+    rows: int
+    reports: int
+    with_boxes: int
+    rejected: int
+    without_report: list[Rejection]

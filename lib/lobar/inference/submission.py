@@ -64,10 +64,33 @@ def rows(place: Prediction, plan: Plan) -> Iterator[tuple[Image, str | None]]:
     Raises InputError as `merge` does.
     """
     for number, shard in enumerate(_finished(place, plan)):
-        rejected = {rejection.patient_id for rejection in shard.rejected}
-        found = from_csv(_checked_table(place, plan, number, shard))
-        for item, row in zip(slices.read(place, plan, number), found, strict=True):
-            yield item.image, None if row.patient_id in rejected else row.prediction_string
+        yield from _shard_rows(place, plan, number, shard)
+
+
+def merged_rows(place: Prediction, number: int) -> list[tuple[Image, str | None]]:
+    """`rows` of one shard of a merged submission.
+
+    Raises InputError if there is no such shard, or its record and table are not those that were merged.
+    """
+    merged = records.read(place.submission_record, Submission)
+    plan = records.read(place.plan, Plan)
+    slices.read(place, plan, number)
+    shard = records.read(place.shard_record(number), Shard)
+    if merged.inputs.plan != plan.digest or merged.inputs.tables[number] != shard.table:
+        raise InputError(
+            f"{place.submission_record}: not merged from this plan and shard {number}; restore them, or "
+            "predict again in another place"
+        )
+    return list(_shard_rows(place, plan, number, shard))
+
+
+def _shard_rows(
+    place: Prediction, plan: Plan, number: int, shard: Shard
+) -> Iterator[tuple[Image, str | None]]:
+    rejected = {rejection.patient_id for rejection in shard.rejected}
+    found = from_csv(_checked_table(place, plan, number, shard))
+    for item, row in zip(slices.read(place, plan, number), found, strict=True):
+        yield item.image, None if row.patient_id in rejected else row.prediction_string
 
 
 def _finished(place: Prediction, plan: Plan) -> list[Shard]:

@@ -36,7 +36,20 @@ AZURE = Variables(
     place="AZURE_STORAGE_CONNECTION_STRING",
     certificates=("SSL_CERT_FILE",),
 )
-STORES = {"s3": S3, "s3a": S3, "gs": GOOGLE, "gcs": GOOGLE, "abfs": AZURE, "abfss": AZURE, "az": AZURE}
+DICOMWEB = Variables(
+    credentials="LOBAR_DICOMWEB_TOKEN or LOBAR_DICOMWEB_CERTIFICATE", certificates=("SSL_CERT_FILE",)
+)
+STORES = {
+    "dicomweb+https": DICOMWEB,
+    "dicomweb+http": DICOMWEB,
+    "s3": S3,
+    "s3a": S3,
+    "gs": GOOGLE,
+    "gcs": GOOGLE,
+    "abfs": AZURE,
+    "abfss": AZURE,
+    "az": AZURE,
+}
 
 
 def names(url: str) -> dict[str, str]:

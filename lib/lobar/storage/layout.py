@@ -70,8 +70,8 @@ class Model(_Folder):
 class Prediction(_Folder):
     """`predictions/ID/`, made by plan, predict and merge-submission.
 
-    `slice` lists the images of one shard. Shard records are named by the shard's number, all other data by
-    their SHA-256.
+    `slice` lists the images of one shard. `export` is the folder of an `Export`. Shard records are named by
+    the shard's number, all other data by their SHA-256.
     """
 
     plan = _Name("plan.json")
@@ -82,6 +82,17 @@ class Prediction(_Folder):
     rejected = _Name("rejected.csv")
     submission = _Name("submission.csv")
     submission_record = _Name("submission.json")
+    export = _Names("exports/{}")
+
+
+class Export(_Folder):
+    """`predictions/ID/exports/NAME/`, made by export; NAME stands for the destination.
+
+    A record for each shard, named by its number. `reports` lists the reports of one shard.
+    """
+
+    shard_record = _Names("{:04d}.json")
+    reports = _Names("{}.csv")
 
 
 class Registry(_Folder):
