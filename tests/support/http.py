@@ -53,6 +53,8 @@ def serve(
             status, reply = answer(Request(self.command, self.path, self.headers, body))
             self.send_response(status)
             self.send_header("Content-Length", str(len(reply)))
+            if 300 <= status < 400:
+                self.send_header("Location", "/elsewhere")
             self.end_headers()
             self.wfile.write(reply)
 
