@@ -1,7 +1,11 @@
 """Networks without reading and boxes: lobar compared with the notebook and with other libraries for CPUs."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
 
 import keras
 import numpy as np
@@ -9,106 +13,113 @@ import openvino as ov
 from openvino import opset13 as operations
 
 from bench import peers
-from bench.table import Row, compared, median_seconds
+from bench.table import ROUNDS, Row, compared, median_seconds
+from bench.worker import Worker
 from lobar.core.concurrency import cpus
 from lobar.inference import engines
-from lobar.inference.engines import OpenVino
 from lobar.inference.release import Release
 from lobar.storage import records
 from lobar.storage.layout import Model
 
-NOTEBOOK_GFLOP = 20.5  # of its network per image
-TARGETS = {"float32": "", "bfloat16": "×2.8", "int8": "×5.3"}
-MATRIX = 3000
+NOTEBOOK = "notebook's network"
+NOTEBOOK_GFLOP = 20.5  # per image
+TARGETS = {"float32": "", "bfloat16": "×5.7", "int8": "×12"}
+PAUSE_SECONDS = 0.2  # in which the threads of the library before stop to wait for work
+PRODUCTS, SIDE = 20, 2048
 
 
-def rows(networks: dict[str, Model], notebook: keras.Model, levels: np.ndarray) -> Iterator[Row]:
-    """Each network with the notebook's and with each peer, then the share of the CPU's peak.
+def rows(networks: Mapping[str, Model], levels: np.ndarray) -> Iterator[Row]:
+    """Each network compared with NOTEBOOK in Keras and with each peer, then the share of the CPU's peak.
 
-    networks: by name, the first one the notebook's; `notebook` is the same for Keras. levels (n, size, size),
-    enlarged for a network of twice that size; n is a multiple of the engine's batch.
+    levels (n, size, size), uint8; they are enlarged for a larger network.
     """
-    floats = (levels / 255).astype(np.float32)[..., None]
-    ways = {
-        f"{name} in {precision}": _lobar(model, precision, levels)
-        for name, model in networks.items()
-        for precision in engines.possible_precisions()
-    }
-    others = {
-        f"{name} in {precision}, {library}": _in_batches(predict, levels)
-        for name, model in networks.items()
-        if _size(model) == levels.shape[1]
-        for (library, precision), predict in peers.ways(of_keras(model), levels, OpenVino.batch).items()
-    }
-    with_keras = partial(notebook.predict, floats, batch_size=len(floats), verbose=0)
-    seconds = median_seconds(notebook=with_keras, **ways, **others)
-    for name in networks:
-        for precision, target in TARGETS.items():
-            way, first = f"{name} in {precision}", name == next(iter(networks))
-            what = f"{way}, {cpus()} cores"
-            if way in seconds:
-                taken = seconds["notebook"], seconds[way]
-                yield compared(what, len(levels), *taken, target if first else "")
-            else:
-                yield Row(what, "", "not on this CPU", "", target if first else "")
-    for other in others:
-        way, _, library = other.partition(", ")
-        if way in seconds:
-            yield compared(f"{way}, compared with {library}", len(levels), seconds[other], seconds[way], "×1")
-    for precision in engines.possible_precisions():
-        reached = NOTEBOOK_GFLOP * len(levels) / seconds[f"{next(iter(networks))} in {precision}"]
+    possible = engines.possible_precisions()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        workers = {}
+        for name, model in networks.items():
+            file = _images(model, levels, Path(folder))
+            for precision in possible:
+                worker = stack.enter_context(Worker("lobar", precision, model.url, file))
+                workers[f"{name} in {precision}"] = worker
+            if _size(model) == levels.shape[1]:
+                converted = Path(tempfile.mkdtemp(dir=folder))
+                for (library, precision), place in peers.convert(of_keras(model), levels, converted).items():
+                    if precision in possible:
+                        worker = stack.enter_context(Worker(library, precision, place, file))
+                        workers[f"{name} in {precision}, {library}"] = worker
+        file, place = _images(networks[NOTEBOOK], levels, Path(folder)), _file(networks[NOTEBOOK])
+        workers["notebook"] = stack.enter_context(Worker("Keras", "float32", place, file))
+        seconds = _medians(workers)
+    yield from _compared(networks, seconds, len(levels))
+    for precision in possible:
+        reached = NOTEBOOK_GFLOP * len(levels) / seconds[f"{NOTEBOOK} in {precision}"]
         peak = _peak(precision)
-        what = f"share of OpenVINO's matrix product in {precision}, notebook's network"
+        what = f"share of OpenVINO's matrix product in {precision}, {NOTEBOOK}"
         yield Row(what, f"{peak:.0f} GFLOP/s", f"{reached:.0f} GFLOP/s", f"{100 * reached / peak:.0f} %")
 
 
-def _lobar(model: Model, precision: str, levels: np.ndarray) -> Callable[[], None]:
-    release = records.read(model.release, Release)
-    engine, scale = OpenVino(model, release.files, precision), _size(model) // levels.shape[1]
-    enlarged = levels.repeat(scale, 1).repeat(scale, 2)
-    batches = [(at, enlarged[at : at + engine.batch]) for at in range(0, len(levels), engine.batch)]
+def _compared(networks: Mapping[str, Model], seconds: Mapping[str, float], count: int) -> Iterator[Row]:
+    for name in networks:
+        for precision, target in TARGETS.items():
+            way, aim = f"{name} in {precision}", target if name == NOTEBOOK else ""
+            if way in seconds:
+                yield compared(f"{way}, {cpus()} cores", count, seconds["notebook"], seconds[way], aim)
+            else:
+                yield Row(f"{way}, {cpus()} cores", "", "not on this CPU", "", aim)
+    for other in seconds:
+        way, _, library = other.partition(", ")
+        if library in ("ONNX Runtime", "LiteRT", "TensorFlow"):
+            yield compared(f"{way}, compared with {library}", count, seconds[other], seconds[way], "×1")
 
-    def predict() -> None:
-        for _ in engine.maps(batches):
-            pass
 
-    predict()  # the first batch of a network takes longer
-    return predict
+def _medians(workers: Mapping[str, Worker]) -> dict[str, float]:
+    taken: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in range(ROUNDS):
+        for name, worker in workers.items():
+            time.sleep(PAUSE_SECONDS)
+            taken[name].append(worker.seconds())
+    return {name: median(seconds) for name, seconds in taken.items()}
 
 
-def _in_batches(predict: peers.Predict, levels: np.ndarray) -> Callable[[], None]:
-    def run() -> None:
-        for at in range(0, len(levels), OpenVino.batch):
-            predict(levels[at : at + OpenVino.batch])
-
-    run()
-    return run
+def _images(model: Model, levels: np.ndarray, folder: Path) -> Path:
+    """A file with the levels at the size of a model's network."""
+    scale = _size(model) // levels.shape[1]
+    file = folder / f"levels-{scale}.npy"
+    np.save(file, levels.repeat(scale, 1).repeat(scale, 2))
+    return file
 
 
 def _size(model: Model) -> int:
     return records.read(model.release, Release).recipe.image_size
 
 
+def _file(model: Model) -> str:
+    """The path of a model's network in Keras' format."""
+    return model.keras(records.read(model.release, Release).files.keras).removeprefix("file://")
+
+
 def of_keras(model: Model) -> keras.Model:
     """A model's network in Keras."""
-    file = model.keras(records.read(model.release, Release).files.keras)
-    return keras.saving.load_model(file.removeprefix("file://"), compile=False)
+    return keras.saving.load_model(_file(model), compile=False)
 
 
 def _peak(precision: str) -> float:
-    """Operations per second, in 10^9, of a product of two large matrices in OpenVINO."""
-    numbers = np.random.default_rng(0).standard_normal((MATRIX, MATRIX), np.float32)
-    given = operations.parameter([MATRIX, MATRIX], np.float32)
-    left, right = given.output(0), operations.constant(numbers).output(0)
-    if precision == "int8":  # what OpenVINO computes in int8 is marked by rounding to its values
-        ends = (-4.0, 4.0, -4.0, 4.0, 256)
-        left, right = (operations.fake_quantize(each, *ends).output(0) for each in (left, right))
-    graph = ov.Model([operations.matmul(left, right, False, True)], [given], "product")
+    """Operations per second, in 10^9, of products of large matrices in OpenVINO, one after the other."""
+    numbers = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32) / SIDE**0.5
+    given = operations.parameter([SIDE, SIDE], np.float32)
+    output = given.output(0)
+    for _ in range(PRODUCTS):
+        right = operations.constant(numbers).output(0)
+        if precision == "int8":  # OpenVINO computes in int8 where values are rounded to 256
+            output = operations.fake_quantize(output, -4.0, 4.0, -4.0, 4.0, 256).output(0)
+            right = operations.fake_quantize(right, -0.1, 0.1, -0.1, 0.1, 255).output(0)
+        output = operations.matmul(output, right, transpose_a=False, transpose_b=True).output(0)
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
         "INFERENCE_NUM_THREADS": cpus(),
     }
+    graph = ov.Model([output], [given], "products")
     request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     request.infer([numbers])
-    seconds = median_seconds(product=lambda: request.infer([numbers]))["product"]
-    return 2 * MATRIX**3 / seconds / 1e9
+    seconds = median_seconds(products=lambda: request.infer([numbers]))["products"]
+    return 2 * PRODUCTS * SIDE**3 / seconds / 1e9

@@ -126,11 +126,11 @@ def rows(bench: Bench) -> Iterator[Row]:
     yield from _decoding(paths, bodies)
     levels = np.stack([dicom.network_input(body, SIZE, Sampling.AREA)[0] for body in bodies])
     networks = {
-        "notebook's network": bench.model,
+        network.NOTEBOOK: bench.model,
         "default network": bench.default,
         f"default network, {2 * SIZE} pixels": bench.large,
     }
-    yield from network.rows(networks, bench.network, levels)
+    yield from network.rows(networks, levels)
     yield _boxes()
     yield from _whole(bench)
     yield _sampling(bench)
