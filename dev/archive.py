@@ -25,6 +25,7 @@ from lobar.core.errors import InputError, OutsideError
 
 PROGRAM = "Orthanc"
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+MISSING = "Orthanc or its DICOMweb plugin was not found: apt-get install orthanc orthanc-dicomweb"
 LOG = "orthanc.log"
 READY_SECONDS = 60.0
 GRACE_SECONDS = 10.0
@@ -55,7 +56,7 @@ def serve(folder: Path) -> Iterator[Archive]:
     """
     program = find()
     if program is None:
-        raise InputError("Orthanc was not found: apt-get install orthanc orthanc-dicomweb")
+        raise InputError(MISSING)
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = servers.free_ports(1)

@@ -233,6 +233,6 @@ def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[archive.Archive]:
     """Orthanc with its DICOMweb plugin; skips if it is not installed."""
     if archive.find() is None:
-        pytest.skip("Orthanc was not found: apt-get install orthanc orthanc-dicomweb")
+        pytest.skip(archive.MISSING)
     with archive.serve(tmp_path_factory.mktemp("orthanc")) as server:
         yield server

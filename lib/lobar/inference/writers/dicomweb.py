@@ -38,6 +38,10 @@ THERE_ALREADY = (0x0111, 45070)
 log = logging.getLogger(__name__)
 
 
+# What json, and pydicom for other JSON than DICOM's, raise
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+
 @dataclass
 class Outcome:
     """What a server said of each instance, by its UID: why it is not stored, or what was changed."""
@@ -139,7 +143,7 @@ def _outcome(url: str, status: int, body: bytes, sent: Mapping[str, bytes]) -> O
         reply = Dataset.from_json(decoded[0] if isinstance(decoded, list) else decoded)
         stored = {item.ReferencedSOPInstanceUID: item for item in reply.get("ReferencedSOPSequence", ())}
         failed = {item.ReferencedSOPInstanceUID: item for item in reply.get("FailedSOPSequence", ())}
-    except Exception as error:  # a text of another server, which pydicom parses without one kind of error
+    except UNREADABLE as error:
         if status == 409:
             return Outcome(failed=dict.fromkeys(sent, "the server returned 409 without a reason"))
         raise InputError(

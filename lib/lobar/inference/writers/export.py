@@ -46,7 +46,7 @@ def run(place: Prediction, to: str, number: int, max_rejected: float) -> Exporte
 
     Every report is made before the first one is delivered. Raises InputError if the prediction is not merged,
     two images are one instance, more than the share `max_rejected` of the images cannot be referred to, or
-    another object is in the place of a report; OutsideError naming the reports that a server did not store.
+    a different object has the name of a report; OutsideError naming the reports that a server did not store.
     """
     merged = records.read(place.submission_record, Submission)
     target = destination(to)
