@@ -214,6 +214,11 @@ def test_a_conflict_names_each_reason(url: str, stub: Stub, code: int | None, re
     assert len(stub.asked) == 1
 
 
+def test_several_reasons_in_one_count_as_none(url: str, stub: Stub) -> None:
+    stub.will(409, reply({}, dict.fromkeys(SENT, 290)).replace(b"[290]", b"[290, 291]"))
+    assert Archive(url).store(SENT).failed == dict.fromkeys(SENT, "no reason given")
+
+
 def test_a_conflict_without_a_body_fails_all(url: str, stub: Stub) -> None:
     stub.will(409)
     assert Archive(url).store(SENT).failed == dict.fromkeys(SENT, "the server returned 409 without a reason")

@@ -163,8 +163,8 @@ def _outcome(url: str, status: int, body: bytes, sent: Mapping[str, bytes]) -> O
     return outcome
 
 
-def _reason(code: int | None) -> str:
-    if code is None:
+def _reason(code: object) -> str:
+    if not isinstance(code, int):  # a reply may hold anything
         return "no reason given"
     digits = f"{code:04X}"
     text = next((text for start, text in REASONS.items() if digits.startswith(start)), "unknown reason")
