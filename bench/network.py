@@ -26,6 +26,7 @@ NOTEBOOK_GFLOP = 20.5  # per image
 TARGETS = {"float32": "", "bfloat16": "×5.7", "int8": "×12"}
 PAUSE_SECONDS = 0.2  # in which the threads of the library before stop to wait for work
 PRODUCTS, SIDE = 20, 2048
+Way = tuple[str, str, str]  # network, precision, library
 
 
 def rows(networks: Mapping[str, Model], levels: np.ndarray) -> Iterator[Row]:
@@ -36,49 +37,49 @@ def rows(networks: Mapping[str, Model], levels: np.ndarray) -> Iterator[Row]:
     possible = engines.possible_precisions()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         workers = {}
+        files = {name: _images(model, levels, Path(folder)) for name, model in networks.items()}
         for name, model in networks.items():
-            file = _images(model, levels, Path(folder))
-            for precision in possible:
-                worker = stack.enter_context(Worker("lobar", precision, model.url, file))
-                workers[f"{name} in {precision}"] = worker
+            places = {("lobar", precision): model.url for precision in possible}
             if _size(model) == levels.shape[1]:
                 converted = Path(tempfile.mkdtemp(dir=folder))
-                for (library, precision), place in peers.convert(of_keras(model), levels, converted).items():
-                    if precision in possible:
-                        worker = stack.enter_context(Worker(library, precision, place, file))
-                        workers[f"{name} in {precision}, {library}"] = worker
-        file, place = _images(networks[NOTEBOOK], levels, Path(folder)), _file(networks[NOTEBOOK])
-        workers["notebook"] = stack.enter_context(Worker("Keras", "float32", place, file))
+                places |= peers.convert(of_keras(model), levels, converted)
+            if name == NOTEBOOK:
+                places |= {("Keras", "float32"): _file(model)}
+            for (library, precision), place in places.items():
+                if precision in possible:
+                    worker = stack.enter_context(Worker(library, precision, place, files[name]))
+                    workers[name, precision, library] = worker
         seconds = _medians(workers)
     yield from _compared(networks, seconds, len(levels))
     for precision in possible:
-        reached = NOTEBOOK_GFLOP * len(levels) / seconds[f"{NOTEBOOK} in {precision}"]
+        reached = NOTEBOOK_GFLOP * len(levels) / seconds[NOTEBOOK, precision, "lobar"]
         peak = _peak(precision)
         what = f"share of OpenVINO's matrix product in {precision}, {NOTEBOOK}"
         yield Row(what, f"{peak:.0f} GFLOP/s", f"{reached:.0f} GFLOP/s", f"{100 * reached / peak:.0f} %")
 
 
-def _compared(networks: Mapping[str, Model], seconds: Mapping[str, float], count: int) -> Iterator[Row]:
+def _compared(networks: Mapping[str, Model], seconds: Mapping[Way, float], count: int) -> Iterator[Row]:
+    notebook = seconds[NOTEBOOK, "float32", "Keras"]
     for name in networks:
         for precision, target in TARGETS.items():
-            way, aim = f"{name} in {precision}", target if name == NOTEBOOK else ""
-            if way in seconds:
-                yield compared(f"{way}, {cpus()} cores", count, seconds["notebook"], seconds[way], aim)
+            what, aim = f"{name} in {precision}, {cpus()} cores", target if name == NOTEBOOK else ""
+            if (name, precision, "lobar") in seconds:
+                yield compared(what, count, notebook, seconds[name, precision, "lobar"], aim)
             else:
-                yield Row(f"{way}, {cpus()} cores", "", "not on this CPU", "", aim)
-    for other in seconds:
-        way, _, library = other.partition(", ")
-        if library in ("ONNX Runtime", "LiteRT", "TensorFlow"):
-            yield compared(f"{way}, compared with {library}", count, seconds[other], seconds[way], "×1")
+                yield Row(what, "", "not on this CPU", "", aim)
+    for (name, precision, library), other in seconds.items():
+        if library not in ("lobar", "Keras"):
+            what = f"{name} in {precision}, compared with {library}"
+            yield compared(what, count, other, seconds[name, precision, "lobar"], "×1")
 
 
-def _medians(workers: Mapping[str, Worker]) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in workers}
+def _medians(workers: Mapping[Way, Worker]) -> dict[Way, float]:
+    taken: dict[Way, list[float]] = {way: [] for way in workers}
     for _ in range(ROUNDS):
-        for name, worker in workers.items():
+        for way, worker in workers.items():
             time.sleep(PAUSE_SECONDS)
-            taken[name].append(worker.seconds())
-    return {name: median(seconds) for name, seconds in taken.items()}
+            taken[way].append(worker.seconds())
+    return {way: median(seconds) for way, seconds in taken.items()}
 
 
 def _images(model: Model, levels: np.ndarray, folder: Path) -> Path:
@@ -121,5 +122,5 @@ def _peak(precision: str) -> float:
     graph = ov.Model([output], [given], "products")
     request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     request.infer([numbers])
-    seconds = median_seconds(products=lambda: request.infer([numbers]))["products"]
+    seconds = median_seconds({"products": lambda: request.infer([numbers])})["products"]
     return 2 * PRODUCTS * SIDE**3 / seconds / 1e9

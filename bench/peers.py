@@ -19,7 +19,7 @@ LIBRARIES = ("onnxruntime", "ai-edge-litert")
 CALIBRATION_IMAGES = 50
 
 
-def convert(network: keras.Model, levels: np.ndarray, folder: Path) -> dict[tuple[str, str], Path]:
+def convert(network: keras.Model, levels: np.ndarray, folder: Path) -> dict[tuple[str, str], str]:
     """The files of a network in `folder`, by library and precision.
 
     `levels` (images, size, size), uint8, are what int8 is calibrated on.
@@ -32,12 +32,12 @@ def convert(network: keras.Model, levels: np.ndarray, folder: Path) -> dict[tupl
     (folder / "float32.tflite").write_bytes(_litert(network, None))
     (folder / "int8.tflite").write_bytes(_litert(network, calibration))
     return {
-        ("ONNX Runtime", "float32"): folder / "float32.onnx",
-        ("ONNX Runtime", "int8"): folder / "int8.onnx",
-        ("LiteRT", "float32"): folder / "float32.tflite",
-        ("LiteRT", "int8"): folder / "int8.tflite",
-        ("TensorFlow", "float32"): folder / "network.keras",
-        ("TensorFlow", "bfloat16"): folder / "network.keras",
+        ("ONNX Runtime", "float32"): f"{folder}/float32.onnx",
+        ("ONNX Runtime", "int8"): f"{folder}/int8.onnx",
+        ("LiteRT", "float32"): f"{folder}/float32.tflite",
+        ("LiteRT", "int8"): f"{folder}/int8.tflite",
+        ("TensorFlow", "float32"): f"{folder}/network.keras",
+        ("TensorFlow", "bfloat16"): f"{folder}/network.keras",
     }
 
 

@@ -1,9 +1,7 @@
 """Prediction of a folder of DICOM files: lobar compared with the notebook, same files and weights."""
 
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +10,8 @@ from statistics import median
 import keras
 import numpy as np
 
-from bench import network, notebook
+from bench import job, network, notebook
 from bench.table import ROUNDS, Row, compared, median_seconds
-from jobs import __main__ as jobs
 from lobar.core.concurrency import cpus
 from lobar.data.index import read_index
 from lobar.imaging import dicom
@@ -54,15 +51,6 @@ class Bench:
     def paths(self) -> list[Path]:
         return sorted((self.folder / "data/test_images").glob("*.dcm"))
 
-    def copies(self, count: int) -> Path:
-        """A folder with `count` images, which repeat `paths`."""
-        folder = self.folder / f"images-{count}"
-        if not folder.exists():
-            folder.mkdir()
-            for number in range(count):
-                (folder / f"{number:05d}.dcm").hardlink_to(self.paths[number % IMAGES])
-        return folder
-
 
 def prepare(folder: Path) -> Bench:
     """Demo data, and the networks.
@@ -70,9 +58,9 @@ def prepare(folder: Path) -> Bench:
     The default one is trained until its maps have few regions, as after a whole training. Boxes take long on
     the maps of a network that has learned nothing.
     """
-    _job("demo-data", f"--out={folder}/data", "--train=80", f"--test={IMAGES}", "--prevalence=0.5")
+    job.run("demo-data", f"--out={folder}/data", "--train=80", f"--test={IMAGES}", "--prevalence=0.5")
     data = f"{folder}/data"
-    _job(
+    job.run(
         "label-index", f"--labels={data}/train_labels.csv", f"--images={data}/train_images",
         f"--groups={data}/train_groups.csv", f"--out={folder}/dataset", "--valid-fraction=0.2",
     )  # fmt: skip
@@ -85,8 +73,8 @@ def prepare(folder: Path) -> Bench:
     ):
         place = f"{folder}/model{len(models)}"
         options = [f"--recipe={name}", f"--set={changes}"]
-        _job("train", dataset, f"--out={place}", *options)
-        _job("evaluate", f"--model={place}", dataset)
+        job.run("train", dataset, f"--out={place}", *options)
+        job.run("evaluate", f"--model={place}", dataset)
         models.append(Model(objects.absolute(place)))
         release = _offer_all(models[-1])
     model, default, large = models
@@ -107,16 +95,38 @@ def _offer_all(model: Model) -> Release:
     return release
 
 
-def request(shards: int, precision: str) -> plan.Request:
-    """A plan on the CPU at the notebook's operating point."""
+def request(shards: int, precision: str, operating_point: str = "notebook") -> plan.Request:
+    """A plan on the CPU."""
     return plan.Request(
-        images_per_shard=1, shards=shards, device="cpu", precision=precision, operating_point="notebook"
+        images_per_shard=1,
+        shards=shards,
+        device="cpu",
+        precision=precision,
+        operating_point=operating_point,
     )
 
 
-def _job(*arguments: str) -> None:
-    if status := jobs.main([*arguments]):
-        raise SystemExit(status)
+def copies(paths: Sequence[Path], count: int, folder: Path) -> Path:
+    """A folder in `folder` with `count` images, which repeat `paths`."""
+    place = folder / f"images-{count}"
+    if not place.exists():
+        place.mkdir()
+        for number in range(count):
+            (place / f"{number:05d}.dcm").hardlink_to(paths[number % len(paths)])
+    return place
+
+
+def with_lobar(images: Path, model: Model, place: str, wanted: plan.Request) -> None:
+    """From a folder of images to the table of a shard."""
+    prediction = Prediction(objects.absolute(place))
+    plan.make(str(images), model, prediction, wanted)
+    shard.run(prediction, 0, 0)
+
+
+def with_notebook(network: keras.Model, paths: Sequence[Path], table: Path) -> None:
+    """From images to a table with the notebook's loop."""
+    predicted = notebook.predict(network, paths)
+    table.write_bytes(to_csv(SubmissionRow(*row) for row in predicted.items()))
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -139,22 +149,29 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 def _decoding(paths: list[Path], bodies: list[bytes]) -> Iterator[Row]:
     for sampling, target in ((Sampling.AREA, "×8"), (Sampling.NOTEBOOK, "×3")):
-        seconds = median_seconds(
-            notebook=lambda: [notebook.shrink(notebook.decode(path)) for path in paths],
-            lobar=lambda kind=sampling: [dicom.network_input(body, SIZE, kind) for body in bodies],
-        )
+        ways: dict[str, Callable[[], object]] = {
+            "notebook": lambda: [notebook.shrink(notebook.decode(path)) for path in paths],
+            "lobar": partial(_network_inputs, bodies, sampling),
+        }
+        seconds = median_seconds(ways)
         what = f"DICOM to network input, {sampling} sampling, one core"
         yield compared(what, len(paths), seconds["notebook"], seconds["lobar"], target)
+
+
+def _network_inputs(bodies: list[bytes], sampling: Sampling) -> None:
+    for body in bodies:
+        dicom.network_input(body, SIZE, sampling)
 
 
 def _boxes() -> Row:
     """Maps as the notebook's output layer makes them, each with many regions; with fewer, lobar is faster."""
     cells = np.random.default_rng(0).beta(0.4, 0.8, (5, 16, 16)).astype(np.float32)
     maps = cells.repeat(16, 1).repeat(16, 2)
-    seconds = median_seconds(
-        notebook=lambda: [notebook.prediction_string(probabilities[..., None]) for probabilities in maps],
-        lobar=lambda: [postprocess.detect(probabilities, 1024, 1024, NOTEBOOK) for probabilities in maps],
-    )
+    ways: dict[str, Callable[[], object]] = {
+        "notebook": lambda: [notebook.prediction_string(probabilities[..., None]) for probabilities in maps],
+        "lobar": lambda: [postprocess.detect(probabilities, 1024, 1024, NOTEBOOK) for probabilities in maps],
+    }
+    seconds = median_seconds(ways)
     return compared(
         "probability map to boxes, one core", len(maps), seconds["notebook"], seconds["lobar"], "×40"
     )
@@ -165,23 +182,18 @@ def _whole(bench: Bench) -> Iterator[Row]:
 
     The notebook's time per image does not depend on their number.
     """
-    numbers = iter(range(1000))
-    many = str(bench.copies(MANY))
+    many = copies(bench.paths, MANY, bench.folder)
+    numbers = itertools.count()
 
-    def with_lobar(model: Model, precision: str) -> None:
-        place = Prediction(objects.absolute(f"{bench.folder}/prediction-{next(numbers)}"))
-        plan.make(many, model, place, request(1, precision))
-        shard.run(place, 0, 0)
-
-    def with_notebook() -> None:
-        predicted = notebook.predict(bench.network, bench.paths)
-        table = to_csv(SubmissionRow(*row) for row in predicted.items())
-        (bench.folder / "notebook.csv").write_bytes(table)
+    def lobar(model: Model, precision: str) -> None:
+        place = f"{bench.folder}/prediction-{next(numbers)}"
+        with_lobar(many, model, place, request(1, precision))
 
     possible = engines.possible_precisions()
-    ways = {name: partial(with_lobar, bench.model, name) for name in possible}
-    ways |= {f"default network, {name}": partial(with_lobar, bench.default, name) for name in possible}
-    taken = median_seconds(WHOLE_ROUNDS, notebook=with_notebook, **ways)
+    ways = {name: partial(lobar, bench.model, name) for name in possible}
+    ways |= {f"default network, {name}": partial(lobar, bench.default, name) for name in possible}
+    reference = partial(with_notebook, bench.network, bench.paths, bench.folder / "notebook.csv")
+    taken = median_seconds({"notebook": reference} | ways, WHOLE_ROUNDS)
     seconds = {name: taken[name] / (IMAGES if name == "notebook" else MANY) for name in taken}
     for name, target in WHOLE_TARGETS.items():
         what = f"whole prediction, storage to CSV, {cpus()} cores, {name}"
@@ -204,28 +216,24 @@ def _sampling(bench: Bench) -> Row:
     exams = read_index(Dataset(objects.absolute(f"{bench.folder}/dataset")), "train") * 20
     images = np.random.default_rng(0).integers(0, 256, (len(exams), SIZE, SIZE), np.uint8)
     split, chosen = sampler.Split(exams, images), recipe.load("rsna")
-    seconds = median_seconds(
-        epoch=lambda: sum(len(batch) for batch, _ in sampler.batches(split, chosen, 0, chosen.batch_size, 0))
-    )
-    return Row("images/s sampled for training, with their masks", "", f"{len(exams) / seconds['epoch']:.0f}")
+
+    def epoch() -> None:
+        for _ in sampler.batches(split, chosen, 0, chosen.batch_size, 0):
+            pass
+
+    rate = len(exams) / median_seconds({"epoch": epoch})["epoch"]
+    what = f"images/s that the recipe `rsna` samples for training, with their masks, {cpus()} cores"
+    return Row(what, "", f"{rate:.0f}")
 
 
 def _processes(bench: Bench) -> Iterator[Row]:
     """Time of complete processes, to `--help` and to the first box, and their peak memory."""
-    seconds = median(run("merge-submission", "--help")[0] for _ in range(ROUNDS))
+    seconds = median(job.measure("merge-submission", "--help")[0] for _ in range(ROUNDS))
     yield Row("duration of merge-submission --help", "", f"{seconds:.2f} s", "", "0.5 s")
     for count in (1, IMAGES, MANY):
         place = f"{bench.folder}/of-{count}"
-        images = f"--images={bench.copies(count)}"
-        _job("plan", images, f"--model={bench.default.url}", "--shards=1", f"--out={place}")
-        seconds, megabytes = run("predict", f"--prediction={place}", "--shard=0")
+        images = f"--images={copies(bench.paths, count, bench.folder)}"
+        job.run("plan", images, f"--model={bench.default.url}", "--shards=1", f"--out={place}")
+        seconds, megabytes = job.measure("predict", f"--prediction={place}", "--shard=0")
         what = f"predict of {count} image{'s' * (count > 1)}, start to end, and its peak memory"
         yield Row(what, "", f"{seconds:.1f} s", f"{megabytes} MB", "2 s" if count == 1 else "")
-
-
-def run(*arguments: str) -> tuple[float, int]:
-    """Seconds and peak memory in megabytes of one job in its own process."""
-    command = [sys.executable, "-m", "bench.peak", *arguments]
-    started = time.perf_counter()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return time.perf_counter() - started, int(done.stdout.splitlines()[-1])

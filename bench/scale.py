@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 
-from bench import prediction
+from bench import job, prediction
 from bench.prediction import Bench
 from bench.table import Row
 from lobar.data.listing import Image, order_key
@@ -32,7 +32,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         seconds = _plan(bench, place, count, shards)
         yield Row(f"plan of {count:,} listed images in {shards} shards", "", f"{seconds:.1f} s")
         _finish(place)
-        seconds, peaks[shards] = prediction.run("merge-submission", f"--prediction={place.url}")
+        seconds, peaks[shards] = job.measure("merge-submission", f"--prediction={place.url}")
         yield Row(f"merge of {count:,} rows, {shards} shards", "", f"{seconds:.1f} s, {peaks[shards]} MB")
     yield Row("peak memory of the larger merge", "", "", f"×{peaks[1000] / peaks[10]:.2f}", "×1.2")
     yield from _small_shards(bench)
@@ -95,7 +95,7 @@ def _small_shards(bench: Bench) -> Iterator[Row]:
         for number in range(SMALL_SHARDS):
             shard.run(place, number, 0)
         shard_seconds = (time.perf_counter() - started) / SMALL_SHARDS
-    merge_seconds, megabytes = prediction.run("merge-submission", f"--prediction={place.url}")
+    merge_seconds, megabytes = job.measure("merge-submission", f"--prediction={place.url}")
     what = f"{SMALL_SHARDS} shards of {SMALL_IMAGES // SMALL_SHARDS} images"
     yield Row(f"plan of {what}, in a folder", "", f"{plan_seconds:.1f} s")
     yield Row(f"{what}, a stub for the network, per shard", "", f"{1000 * shard_seconds:.0f} ms")

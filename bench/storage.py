@@ -16,7 +16,7 @@ from pathlib import Path
 
 import fsspec
 
-from bench import peak
+from bench import job
 from bench.table import Row, median_seconds
 from dev import servers, stores
 from lobar.core import console
@@ -76,7 +76,7 @@ def _compare(root: str, store: str, targets: dict[str, str]) -> Iterator[Row]:
         "fs.cat": lambda: len(plain.cat(urls)),
         "one at a time": lambda: len([single.cat_file(url) for url in urls[:ONE_AT_A_TIME]]),
     }
-    seconds = median_seconds(**ways)
+    seconds = median_seconds(ways)
     counts = {name: ONE_AT_A_TIME if name == "one at a time" else OBJECTS for name in ways}
     rates = {name: counts[name] / seconds[name] for name in ways}
     for other in ("fs.cat", "one at a time"):
@@ -117,7 +117,7 @@ def read_all(root: str, times: int) -> int:
     """Read the set of objects `times` times, and return this process' peak memory in megabytes."""
     items = objects.list_objects(root) * times
     assert _count_complete(items) == len(items)
-    return peak.megabytes()
+    return job.megabytes()
 
 
 if __name__ == "__main__":

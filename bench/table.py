@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ class Row:
         return FORM.format(self.what, self.reference, self.lobar, self.ratio, self.target)
 
 
-def median_seconds(rounds: int = ROUNDS, **functions: Callable[[], object]) -> dict[str, float]:
+def median_seconds(functions: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
     """Median seconds of each function; they alternate, so that other load affects all equally."""
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):

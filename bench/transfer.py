@@ -16,9 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bench import table, training
+from bench import job, table, training
 from bench.training import Limit
-from jobs.__main__ import main as job
 from lobar.core import console
 from lobar.core.boxes import Box
 from lobar.data.index import Exam, read_index
@@ -171,7 +170,7 @@ def _tile(levels: np.ndarray, image: Scored, boxes: Sequence[Box]) -> np.ndarray
 def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tables = [f"--labels={folder}/labels.csv", f"--groups={folder}/groups.csv"]
-        job(["label-index", *tables, f"--images={folder}/images", f"--out={scratch}/set"])
+        job.run("label-index", *tables, f"--images={folder}/images", f"--out={scratch}/set")
         data = Dataset(f"file://{scratch}/set")
         exams = [*read_index(data, "train"), *read_index(data, "valid")]
         split, _ = sampler.load(exams, RECIPE, "real")

@@ -29,8 +29,9 @@ class Worker:
     `place` is the URL of a model for lobar, and the file of a network for other libraries.
     """
 
-    def __init__(self, library: str, precision: str, place: str | Path, levels: Path) -> None:
-        command = [sys.executable, "-m", "bench.worker", library, precision, str(place), str(levels)]
+    def __init__(self, library: str, precision: str, place: str, levels: Path) -> None:
+        self._name = f"{library} in {precision}"
+        command = [sys.executable, "-m", "bench.worker", library, precision, place, str(levels)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -42,7 +43,7 @@ class Worker:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         if not (line := self._process.stdout.readline()):
-            raise RuntimeError(f"{self._process.args} ended with {self._process.wait()}")
+            raise RuntimeError(f"{self._name} ended with status {self._process.wait()}")
         return float(line)
 
     def __enter__(self) -> "Worker":

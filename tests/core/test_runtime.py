@@ -72,8 +72,8 @@ def test_telemetry_is_off() -> None:
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"LOBAR_CPUS": "3"}, "tensorflow 3 3"),
-        ({"LOBAR_CPUS": "3", "KERAS_BACKEND": "jax", "TF_NUM_INTEROP_THREADS": "1"}, "jax 3 1"),
+        ({"LOBAR_CPUS": "3"}, "tensorflow 3 1"),
+        ({"LOBAR_CPUS": "3", "KERAS_BACKEND": "jax", "TF_NUM_INTEROP_THREADS": "2"}, "jax 3 2"),
         ({"LOBAR_CPUS": "three"}, "tensorflow None None"),
     ],
 )

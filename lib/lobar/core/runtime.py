@@ -26,5 +26,6 @@ def prepare() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with suppress(InputError):  # a wrong LOBAR_CPUS is reported by the job itself, as one plain line
         # TensorFlow counts the CPUs of the node, not of the pod
-        for variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-            os.environ.setdefault(variable, str(cpus()))
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cpus()))
+        # With two operations at a time, a sum of three gradients begins with whichever memory is free first
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
