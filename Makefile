@@ -15,7 +15,7 @@ SERVE := $(BIN)/python -m dev.servers $(STORE) $(RUN)/store
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run main-job minio gcs azure test check images push test-images lint-workflows test-cluster deploy bench bench-quality bench-transfer bench-ceiling \
+.PHONY: help install run main-job minio gcs azure test check images push test-images lint-workflows test-cluster deploy bench bench-quality bench-systems bench-transfer bench-ceiling \
 	clean lock
 
 help: ## show this list
@@ -168,10 +168,14 @@ endif
 	@touch $@
 
 bench: .venv/bench ## measure speed, memory and scale, and write them to docs/benchmarks.md
-	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench
+	@# TensorFlow's own number of operations at a time, for the notebook and TensorFlow; lobar trains with one
+	@TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTEROP_THREADS=$$(nproc) $(BIN)/python -m bench
 
 bench-quality: install ## compare the recipe demo with the notebook, and write docs/quality.md
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.quality
+
+bench-systems: install ## compare metric and speed with the notebook's in one run, and write them to docs/benchmarks.md
+	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.systems
 
 bench-transfer: install ## compare pretrained with random weights on real images; DATA=folder with labels.csv, groups.csv, images/
 	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.transfer $(DATA)

@@ -1,4 +1,4 @@
-"""lobar's system compared with others on demo data: prints the tables and writes them to docs/quality.md.
+"""lobar's system compared with others on demo data: prints two tables and writes them to docs/quality.md.
 
 lobar's is what `make run` trains. The others are the notebook's system, and the small network without
 pretrained weights that the recipe `demo` had before. All but the notebook are scored at a tuned operating
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import job, systems, table, training
+from bench import job, table, training
 from bench.training import Limit, Trained
 from lobar.core import console
 from lobar.data.index import Exam, read_index
@@ -114,10 +114,9 @@ def row(
 def main() -> None:
     tables = {"In equal seconds": table.head(HEADS), "In equal image-steps": table.head(HEADS)}
     with tempfile.TemporaryDirectory() as folder:
-        data = _demo_data(Path(folder))
+        data = demo_data(Path(folder))
         exams = data.split("valid", OURS).exams
         count = len(data.split("train", OURS).exams)
-        of_notebook: list[Scores] = []
         for seed in SEEDS:
             whole = training.image_steps(OURS, count)
             ours = train_and_score(data, OURS, seed, Limit(LONGEST, whole))
@@ -130,19 +129,14 @@ def main() -> None:
                     costs = theirs.trained, ours.trained
                     lines.append(row(exams, seed, name, costs, (values, ours.tuned)))
                     print(lines[-1], flush=True)
-                    if other is NOTEBOOK:
-                        of_notebook.append(theirs)
-        metric = interval(exams, of_notebook[0].notebook)
-        together = systems.section(Path(folder), data.dataset, of_notebook[0].trained.network, metric)
-    print(together)
     date, machine = time.strftime("%Y-%m-%d"), table.machine()
     parts = [SECTION.format(train=count, valid=len(exams), date=date, machine=machine)]
     parts += [f"## {title}\n\n" + "\n".join(lines) + "\n\n" for title, lines in tables.items()]
-    parts.append(f"## Metric and speed\n\n{together}\n")
     table.write_section(DOCUMENT, "bench-quality", "".join(parts))
 
 
-def _demo_data(folder: Path) -> Data:
+def demo_data(folder: Path) -> Data:
+    """The default demo data, in `folder`, with two splits."""
     job.run("demo-data", f"--out={folder}/data")
     labels = [f"--labels={folder}/data/train_labels.csv", f"--groups={folder}/data/train_groups.csv"]
     images = [f"--images={folder}/data/train_images", f"--out={folder}/set", "--valid-fraction=0.22"]
