@@ -167,18 +167,20 @@ endif
 	@$(BIN)/pip install -q --require-hashes -r requirements/bench.txt
 	@touch $@
 
+# TF_NUM_INTEROP_THREADS: TensorFlow's own choice where its speed is compared; 1, as in the job train, where lobar trains
+QUIET := TF_CPP_MIN_LOG_LEVEL=3
+
 bench: .venv/bench ## measure speed, memory and scale, and write them to docs/benchmarks.md
-	@# TensorFlow's own number of operations at a time, for the notebook and TensorFlow; lobar trains with one
-	@TF_CPP_MIN_LOG_LEVEL=3 TF_NUM_INTEROP_THREADS=$$(nproc) $(BIN)/python -m bench
+	@$(QUIET) TF_NUM_INTEROP_THREADS=$$(nproc) $(BIN)/python -m bench
 
 bench-quality: install ## compare the recipe demo with the notebook, and write docs/quality.md
-	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.quality
+	@$(QUIET) TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m bench.quality
 
 bench-systems: install ## compare metric and speed with the notebook's in one run, and write them to docs/benchmarks.md
-	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.systems
+	@$(QUIET) TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m bench.systems
 
 bench-transfer: install ## compare pretrained with random weights on real images; DATA=folder with labels.csv, groups.csv, images/
-	@TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m bench.transfer $(DATA)
+	@$(QUIET) TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m bench.transfer $(DATA)
 
 bench-ceiling: install ## compute the highest metric of each network's output grid; LABELS=table.csv
 	@$(BIN)/python -m bench.ceiling $(LABELS)
