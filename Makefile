@@ -167,20 +167,20 @@ endif
 	@$(BIN)/pip install -q --require-hashes -r requirements/bench.txt
 	@touch $@
 
-# TF_NUM_INTEROP_THREADS: TensorFlow's own choice where its speed is compared; 1, as in the job train, where lobar trains
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 
 bench: .venv/bench ## measure speed, memory and scale, and write them to docs/benchmarks.md
+	@# TensorFlow's own choice, because its speed is compared
 	@$(QUIET) TF_NUM_INTEROP_THREADS=$$(nproc) $(BIN)/python -m bench
 
 bench-quality: install ## compare the recipe demo with the notebook, and write docs/quality.md
-	@$(QUIET) TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m bench.quality
+	@$(QUIET) $(BIN)/python -m bench.quality
 
 bench-systems: install ## compare metric and speed with the notebook's in one run, and write them to docs/benchmarks.md
-	@$(QUIET) TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m bench.systems
+	@$(QUIET) $(BIN)/python -m bench.systems
 
 bench-transfer: install ## compare pretrained with random weights on real images; DATA=folder with labels.csv, groups.csv, images/
-	@$(QUIET) TF_NUM_INTEROP_THREADS=1 $(BIN)/python -m bench.transfer $(DATA)
+	@$(QUIET) $(BIN)/python -m bench.transfer $(DATA)
 
 bench-ceiling: install ## compute the highest metric of each network's output grid; LABELS=table.csv
 	@$(BIN)/python -m bench.ceiling $(LABELS)
