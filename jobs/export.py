@@ -31,7 +31,7 @@ def main(
     so_far = export.progress(place, to)
     if so_far.missing:
         names = ", ".join(map(str, so_far.missing[:5])) + (", …" if len(so_far.missing) > 5 else "")
-        print(f"  {len(so_far.missing)} of {so_far.shards} shards are not exported yet: {names}")
+        print(f"  {len(so_far.missing)} of {so_far.shards} shards were missing when this one ended: {names}")
     else:
         without = so_far.rows - so_far.reports
         print(

@@ -29,7 +29,7 @@ def test_a_folder_gets_a_report_for_each_image_that_was_read(
 ) -> None:
     results = run_all(run, finished, tmp_path / "out")
     assert [status for status, _, _ in results] == [0, 0]
-    assert "1 of 2 shards are not exported yet: 1" in results[0][1]
+    assert "1 of 2 shards were missing when this one ended: 1" in results[0][1]
     assert "all shards are exported: 7 rows, 6 reports, 1 without one" in results[1][1]
     said = "".join(out for _, out, _ in results)
     assert said.count("1 images rejected by predict: they have NO report") == 1

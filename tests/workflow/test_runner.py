@@ -174,17 +174,16 @@ def test_a_missing_command_is_named(bench: Bench) -> None:
     assert failed.value.status == 2
 
 
-def test_summary_shows_each_task_and_the_last_shard(bench: Bench) -> None:
+def test_summary_shows_each_task_and_the_shard_that_ended_last(bench: Bench) -> None:
     bench.task("a", given={"line": "output of a"})
-    bench.task(
-        "s", depends="a", withSequence={"count": 3}, given={"name": "s{{item}}", "line": "output {{item}}"}
-    )
+    shard = {"name": "s{{item}}", "line": "output {{item}}", "seconds": "1e-{{item}}"}
+    bench.task("s", depends="a", withSequence={"count": 3}, given=shard)
     ran = bench.start("--parallel", "3")
     stdout, stderr = ran.communicate(timeout=20)
     assert ran.returncode == 0
     lines = [re.sub(r" +[\d.]+ s\b", " N s", line) for line in stdout.splitlines()]
     assert re.fullmatch(r"test-[0-9a-f]{8}: all done in N s", lines[0])
-    assert lines[1:] == ["a N s", "    output of a", "s N s  3 steps, output of the last:", "    output 2"]
+    assert lines[1:] == ["a N s", "    output of a", "s N s  3 steps, output of the last:", "    output 0"]
     assert re.search(r"^\[s\(1\)\] done after", stderr, re.MULTILINE)
 
 

@@ -50,7 +50,7 @@ class StepResult:
 
 @dataclass
 class TaskResult:
-    """The steps of a task, their stdout by name, and the seconds from the start of the task to its end."""
+    """The steps of a task, their stdout by name in the order in which they ended, and how long all took."""
 
     name: str
     steps: tuple[Step, ...]
@@ -59,10 +59,10 @@ class TaskResult:
     stdout: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """For the closing summary: name, time, and the stdout of the last step."""
+        """For the closing summary: name, time, and the stdout of the step that ended last."""
         count = f"  {len(self.steps)} steps, output of the last:" if len(self.steps) > 1 else ""
         yield f"{self.name:18}" + (f"{self.seconds:8.1f} s{count}" if self.steps else "   skipped")
-        for line in self.stdout[self.steps[-1].name] if self.steps else ():
+        for line in [*self.stdout.values()][-1] if self.stdout else ():
             yield f"    {line}"
 
 
