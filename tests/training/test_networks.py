@@ -18,6 +18,11 @@ from lobar.storage import records
 from lobar.storage.layout import Model
 from lobar.training import export, losses, networks
 from lobar.training.recipe import Network, Precision, Recipe, load
+from lobar.training.record import ModelFiles
+
+
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    return np.log(probabilities / (1 - probabilities))
 
 
 def small(network: str = "notebook", depth: int = 2, **fields: object) -> Recipe:
@@ -126,24 +131,54 @@ def test_openvino_joins_the_layers_of_a_unet_on_efficientnet_lite(tmp_path: Path
     assert not {"Pad", "Concatenation", "Tile", "MVN"} & kinds.keys()
 
 
-@pytest.mark.parametrize(
-    "fields", [*({"network": name} for name in networks.NETWORKS), {"network": "unet", **ON_ENCODER}]
-)
+def operations_in_int8(folder: Model, files: ModelFiles) -> list[ov.Node]:
+    xml, weights = files.openvino("int8")
+    graph = records.get(folder.network, xml), records.get(folder.weights, weights)
+    return ov.Core().read_model(*graph).get_ordered_ops()
+
+
+QUANTIZED = [*({"network": name} for name in networks.NETWORKS), {"network": "unet", **ON_ENCODER}]
+
+
+@pytest.mark.parametrize("fields", QUANTIZED)
 def test_the_head_is_not_quantized_in_int8(fields: dict[str, object], tmp_path: Path) -> None:
     """Calibrated on images of which most have no opacity, an int8 head gave no probability above 0.5."""
     folder = Model(str(tmp_path))
     levels = np.random.default_rng(0).integers(0, 256, (20, 32, 32), np.uint8)
     files = export.export(networks.create(small(**fields)), folder, levels)
-    xml, weights = (
-        records.get(folder.network, files.int8_network),
-        records.get(folder.weights, files.int8_weights),
-    )
-    operations = ov.Core().read_model(xml, weights).get_ordered_ops()
+    operations = operations_in_int8(folder, files)
     kinds = [operation.get_type_name() for operation in operations]
     head = len(kinds) - 1 - kinds[::-1].index("Convolution")
     assert kinds[:head].count("FakeQuantize") > 4
     head_input = operations[head].input_value(0).get_node().get_type_name()
     assert "FakeQuantize" not in [head_input, *kinds[head:]]
+
+
+@pytest.mark.parametrize("fields", QUANTIZED)
+def test_int8_keeps_what_few_calibration_images_have(fields: dict[str, object], tmp_path: Path) -> None:
+    """With ranges that fit most images, the error on such an image is as large as the logits."""
+    keras.utils.set_random_seed(0)
+    generator, folder = np.random.default_rng(0), Model(str(tmp_path))
+    levels = generator.integers(0, 16, (20, 32, 32), np.uint8)
+    levels[-1] = generator.integers(0, 256, (32, 32), np.uint8)
+    files = export.export(networks.create(small(**fields)), folder, levels)
+    exact, int8 = (
+        logit(maps)
+        for name in ("float32", "int8")
+        for _, maps in OpenVino(folder, files, name).maps([(None, levels[-1:])])
+    )
+    assert ((int8 - exact) ** 2).mean() ** 0.5 < 0.3 * exact.std()
+
+
+def test_int8_weights_cannot_overflow_the_sums_of_a_cpu_without_vnni(tmp_path: Path) -> None:
+    """Such a CPU adds two products of a weight and a value of 0..255 in 16 bits; not in depthwise layers."""
+    folder = Model(str(tmp_path))
+    levels = np.random.default_rng(0).integers(0, 256, (5, 64, 64), np.uint8)
+    files = export.export(on_encoder("efficientnetlite0"), folder, levels)
+    constants = [op for op in operations_in_int8(folder, files) if op.get_type_name() == "Constant"]
+    weights = [op.data for op in constants if op.get_element_type() == ov.Type.i8 and op.data.ndim == 4]
+    assert len(weights) > 40
+    assert 2 * 255 * max(np.abs(each.astype(int)).max() for each in weights) < 2**15
 
 
 @pytest.mark.parametrize(("name", "cells"), [(Network.NOTEBOOK, 4), (Network.UNET, 8)])

@@ -18,7 +18,12 @@ def to_int8(network: ov.Model, levels: np.ndarray) -> ov.Model:
     CALIBRATION_IMAGES of them set the range of each layer's values. The result depends on nothing else.
     """
     import nncf
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+    from nncf.quantization.advanced_parameters import (
+        AdvancedQuantizationParameters,
+        OverflowFix,
+        QuantizationParameters,
+    )
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     calibration = levels[:CALIBRATION_IMAGES, None, ..., None]
@@ -28,7 +33,6 @@ def to_int8(network: ov.Model, levels: np.ndarray) -> ov.Model:
         return nncf.quantize(
             network,
             nncf.Dataset(calibration),
-            # few images have an opacity: a range from the other images would clip its logits
             ignored_scope=nncf.IgnoredScope(
                 names=[op.get_friendly_name() for op in convolutions[-1:]],
                 types=["Interpolate"],
@@ -39,9 +43,13 @@ def to_int8(network: ov.Model, levels: np.ndarray) -> ov.Model:
             # the slower correction halves the error of small networks, and takes seconds
             fast_bias_correction=False,
             advanced_parameters=AdvancedQuantizationParameters(
+                # few images have an opacity: the mean of all images' ranges, the default, would clip it
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                # weights of 7 bits: with 8, the sums of a CPU without VNNI overflow their 16 bits
+                overflow_fix=OverflowFix.ENABLE,
                 activations_quantization_params=QuantizationParameters(
                     per_channel=False if any(map(_is_transposed, operations)) else None
-                )
+                ),
             ),
         )
 
