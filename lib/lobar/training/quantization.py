@@ -33,6 +33,7 @@ def to_int8(network: ov.Model, levels: np.ndarray) -> ov.Model:
         return nncf.quantize(
             network,
             nncf.Dataset(calibration),
+            # not the head: its output is the map, and in float32 it costs little
             ignored_scope=nncf.IgnoredScope(
                 names=[op.get_friendly_name() for op in convolutions[-1:]],
                 types=["Interpolate"],
