@@ -13,6 +13,7 @@ from lobar.data import index
 from lobar.data.index import Exam
 from lobar.data.record import IndexInputs
 from lobar.evaluation import compare, operating_point
+from lobar.evaluation.bootstrap import gain
 from lobar.evaluation.operating_point import Tuned, score_map
 from lobar.evaluation.record import Evaluation, MaskMetrics
 from lobar.imaging.dicom import Header
@@ -132,3 +133,16 @@ def test_a_champion_that_can_read_no_image_is_not_compared(
     )
     comparison = compare.compare(challenger, champion, today)
     assert (comparison.gain.metric, comparison.left_out) == (None, 40)
+
+
+def test_the_gain_is_the_difference_of_the_metrics() -> None:
+    """An image without truth counts only for the system that finds something on it."""
+    ours: list[float | None] = [1.0, 0.5, None, 0.0]
+    theirs: list[float | None] = [0.5, 0.5, 0.0, None]
+    found = gain(EXAMS[:4], ours, theirs)
+    assert found.metric == pytest.approx(0.5 - 1 / 3)
+    assert found.counted == 4
+    assert found.low <= found.metric <= found.high
+    same = gain(EXAMS[:4], ours, ours)
+    assert (same.metric, same.low, same.high) == (0, 0, 0)
+    assert gain(EXAMS[:1], [None], [0.5]).metric is None

@@ -1,5 +1,5 @@
 import shutil
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -248,3 +248,21 @@ def test_a_model_that_is_not_trained_is_named(world: World, run: Run, tmp_path: 
     status, _, error = run("evaluate", "--model", tmp_path, "--dataset", world.place("datasets"))
     assert status == 2
     assert "training.json: not there; run train first, or check the URL" in error
+
+
+def test_a_release_names_what_others_need(model: Model) -> None:
+    release = records.read(model.release, Release)
+    files = release.files
+    for sha256, url in {
+        files.keras: model.keras,
+        files.float32_network: model.network,
+        files.float32_weights: model.weights,
+        files.int8_network: model.network,
+        files.int8_weights: model.weights,
+    }.items():
+        assert records.sha256(objects.read(url(sha256))) == sha256
+    assert len({*astuple(files)}) == 5
+    exact = release.precisions["float32"]
+    assert exact.notebook.threshold == 0.5
+    assert exact.cpu_features == []
+    assert release.recipe.sampling == "area"

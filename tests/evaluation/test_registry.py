@@ -1,7 +1,5 @@
 """The champion: which model becomes it, and what a retry, a race and a rollback do."""
 
-import json
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,14 +14,12 @@ from lobar.core.errors import InputError
 from lobar.data.index import Exam
 from lobar.data.record import IndexInputs, Manifest, SplitCounts
 from lobar.evaluation import compare, registry
-from lobar.evaluation.bootstrap import gain
 from lobar.evaluation.registry import Champion, Decision
 from lobar.inference.release import NOTEBOOK, EvaluationInputs, Offer, Release
 from lobar.storage import objects, records
 from lobar.storage.layout import Dataset, Model, Registry
 from lobar.training import recipe
 from lobar.training.record import ModelFiles
-from tests.conftest import Run, World
 from tests.support.stores import use_server
 
 EXAMS = [
@@ -254,77 +250,3 @@ def test_altered_and_missing_records_are_found(bench: Bench) -> None:
     objects.publish(f"{bench.place.url}/notes.txt", b"mine")
     with pytest.raises(InputError, match=r"notes\.txt: not a record of a registry"):
         registry.history(bench.place)
-
-
-def test_the_gain_is_the_difference_of_the_metrics() -> None:
-    """An image without truth counts only for the system that finds something on it."""
-    ours: list[float | None] = [1.0, 0.5, None, 0.0]
-    theirs: list[float | None] = [0.5, 0.5, 0.0, None]
-    found = gain(EXAMS[:4], ours, theirs)
-    assert found.metric == pytest.approx(0.5 - 1 / 3)
-    assert found.counted == 4
-    assert found.low <= found.metric <= found.high
-    same = gain(EXAMS[:4], ours, ours)
-    assert (same.metric, same.low, same.high) == (0, 0, 0)
-    assert gain(EXAMS[:1], [None], [0.5]).metric is None
-
-
-def test_a_real_model_is_promoted_compared_and_planned_with(world: World, run: Run, tmp_path: Path) -> None:
-    model, dataset = world.place("models"), world.place("datasets")
-    promote = ["promote", f"--dataset={dataset}", f"--registry={tmp_path}/registry"]
-    status, out, _ = run(*promote, f"--challenger={model}", f"--figures={tmp_path}/figures")
-    assert (status, (tmp_path / "figures/promoted").read_text()) == (0, "1")
-    assert f"champion: file://{model}" in out
-
-    other = tmp_path / "other"
-    shutil.copytree(model, other)
-    status, out, _ = run(*promote, f"--challenger={other}", f"--report={tmp_path}/decision.html")
-    assert (status, "kept: not shown to be better" in out) == (0, True)
-    page = (tmp_path / "decision.html").read_text()
-    assert "The champion stays" in page
-    assert f"file://{model}" in page
-    assert f"file://{other}" in page
-    assert "<script" not in page
-
-    # on a later dataset both networks run, on patients that neither knows
-    data = world.root / "data"
-    more = ["label-index", f"--labels={data}/train_labels.csv", f"--images={data}/train_images"]
-    more += [f"--groups={data}/train_groups.csv", f"--out={tmp_path}/more", "--valid-fraction=0.6"]
-    assert run(*more)[0] == 0
-    promote[1] = f"--dataset={tmp_path}/more"
-    status, out, _ = run(*promote, f"--challenger={other}")
-    counts = [json.loads((folder / "manifest.json").read_text()) for folder in (dataset, tmp_path / "more")]
-    assert status == 0
-    assert "+0.000 (+0.000 to +0.000)" in out
-    assert "validation images left out" in out, counts
-
-    plan = ["plan", f"--images={data}/test_images", f"--model={tmp_path}/registry", "--shards=2"]
-    status, out, _ = run(*plan, f"--out={tmp_path}/prediction")
-    assert status == 0
-    assert json.loads((tmp_path / "prediction/plan.json").read_text())["inputs"]["model"] == f"file://{model}"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "either --rollback MODEL alone, or --challenger and --dataset"),
-        (["--rollback=m", "--challenger=x"], "either --rollback MODEL alone"),
-        (["--rollback=m", "--report=x"], "either --rollback MODEL alone"),
-        (["--challenger=x"], "either --rollback MODEL alone"),
-        (["--rollback"], "requires an argument"),
-        (["--rollback=m"], "/m: not the champion, which is none yet (option --rollback)"),
-        (["--challenger=none", "--dataset=none"], "none/release.json: not there; run evaluate first"),
-    ],
-)
-def test_wrong_options_exit_2(run: Run, tmp_path: Path, options: list[str], message: str) -> None:
-    status, _, err = run("promote", f"--registry={tmp_path}/registry", *options)
-    assert status == 2
-    assert message in err.splitlines()[-1]
-
-
-def test_a_folder_that_is_neither_model_nor_registry_ends_with_2(run: Run, tmp_path: Path) -> None:
-    status, _, err = run(
-        "plan", f"--images={tmp_path}", f"--model={tmp_path}/none", "--shards=1", f"--out={tmp_path}/p"
-    )
-    assert status == 2
-    assert "neither a released model nor a registry" in err

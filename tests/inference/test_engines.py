@@ -106,6 +106,28 @@ def plan(run: Run, world: World, model: Path, out: Path, precision: str) -> None
     assert run("plan", images, f"--model={model}", *options)[0] == 0
 
 
+def test_tensorflow_finds_what_openvino_finds(world: World, run: Run, tmp_path: Path) -> None:
+    """The engine of the GPU pool, on the CPU here."""
+    rows = {}
+    for device in ("cpu", "gpu"):
+        out = f"--out={tmp_path}/{device}"
+        options = ["plan", f"--images={world.root}/data/test_images", f"--model={world.place('models')}", out]
+        assert run(*options, "--shards=1", f"--device={device}", "--precision=float32")[0] == 0
+        prediction = f"--prediction={tmp_path}/{device}"
+        assert run("predict", prediction, "--shard=0", "--max-rejected=0.2")[0] == 0
+        assert run("merge-submission", prediction, f"--figures={tmp_path}/figures")[0] == 0
+        rows[device] = (tmp_path / device / "submission.csv").read_text().splitlines()[1:]
+        _, out, _ = run("explain", prediction, "--patient-id=t1", "--replay")
+        assert ("; tuned for float32 on a CPU" in out) == (device == "gpu")
+        assert out.endswith(": the same row\n")
+    assert [row.split(",")[0] for row in rows["cpu"]] == [row.split(",")[0] for row in rows["gpu"]]
+    numbers = [[float(n) for row in rows[device] for n in row.split(",")[1].split()] for device in rows]
+    assert len(numbers[0]) > 0
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-3)
+    figures = {path.name: path.read_text() for path in (tmp_path / "figures").iterdir()}
+    assert (figures["rows"], figures["rejected"]) == ("21", "1")
+
+
 def test_int8_finds_nearly_what_float32_finds(
     world: World, run: Run, offering_int8: Path, tmp_path: Path
 ) -> None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,6 @@ from lobar.inference import shard as shards
 from lobar.inference import slices
 from lobar.inference.plan import Request
 from lobar.inference.record import Plan, Shard, ShardInputs
-from lobar.inference.release import Release
 from lobar.inference.rows import Row
 from lobar.storage import objects, records
 from lobar.storage.layout import Model, Prediction
@@ -261,44 +260,3 @@ def test_more_shards_than_images_leaves_some_empty(
         assert run("predict", "--prediction", tmp_path / "few", "--shard", shard)[0] == 0
     assert run("merge-submission", "--prediction", tmp_path / "few")[0] == 0
     assert len((tmp_path / "few/submission.csv").read_text().splitlines()) == 3
-
-
-def test_a_release_names_what_others_need(world: World) -> None:
-    model = Model(objects.absolute(str(world.place("models"))))
-    release = records.read(model.release, Release)
-    files = release.files
-    for sha256, url in {
-        files.keras: model.keras,
-        files.float32_network: model.network,
-        files.float32_weights: model.weights,
-        files.int8_network: model.network,
-        files.int8_weights: model.weights,
-    }.items():
-        assert records.sha256(objects.read(url(sha256))) == sha256
-    assert len({*astuple(files)}) == 5
-    exact = release.precisions["float32"]
-    assert exact.notebook.threshold == 0.5
-    assert exact.cpu_features == []
-    assert release.recipe.sampling == "area"
-
-
-def test_tensorflow_finds_what_openvino_finds(world: World, run: Run, tmp_path: Path) -> None:
-    """The engine of the GPU pool, on the CPU here."""
-    rows = {}
-    for device in ("cpu", "gpu"):
-        out = f"--out={tmp_path}/{device}"
-        options = ["plan", f"--images={world.root}/data/test_images", f"--model={world.place('models')}", out]
-        assert run(*options, "--shards=1", f"--device={device}", "--precision=float32")[0] == 0
-        prediction = f"--prediction={tmp_path}/{device}"
-        assert run("predict", prediction, "--shard=0", "--max-rejected=0.2")[0] == 0
-        assert run("merge-submission", prediction, f"--figures={tmp_path}/figures")[0] == 0
-        rows[device] = (tmp_path / device / "submission.csv").read_text().splitlines()[1:]
-        _, out, _ = run("explain", prediction, "--patient-id=t1", "--replay")
-        assert ("; tuned for float32 on a CPU" in out) == (device == "gpu")
-        assert out.endswith(": the same row\n")
-    assert [row.split(",")[0] for row in rows["cpu"]] == [row.split(",")[0] for row in rows["gpu"]]
-    numbers = [[float(n) for row in rows[device] for n in row.split(",")[1].split()] for device in rows]
-    assert len(numbers[0]) > 0
-    assert numbers[0] == pytest.approx(numbers[1], abs=1e-3)
-    figures = {path.name: path.read_text() for path in (tmp_path / "figures").iterdir()}
-    assert (figures["rows"], figures["rejected"]) == ("21", "1")
